@@ -1,0 +1,114 @@
+package protocol
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Code names a kind of error on every boundary: in problem documents, in
+// RUN_ERROR events and in JSON-RPC error data.
+type Code string
+
+// The codes. Their HTTP statuses are in [Code.HTTPStatus].
+const (
+	CodeInvalidRequest       Code = "invalid_request"
+	CodeUnauthorized         Code = "unauthorized"
+	CodeForbidden            Code = "forbidden"
+	CodeNotFound             Code = "not_found"
+	CodeConflict             Code = "conflict"
+	CodeTooLarge             Code = "too_large"
+	CodeQueueFull            Code = "queue_full"
+	CodeQueueTimeout         Code = "queue_timeout"
+	CodeBudgetExceeded       Code = "budget_exceeded"
+	CodeCanceled             Code = "canceled"
+	CodeInternal             Code = "internal"
+	CodeWorkerCrashed        Code = "worker_crashed"
+	CodeWorkerProtocolError  Code = "worker_protocol_error"
+	CodeAgentError           Code = "agent_error"
+	CodeWorkerStartFailed    Code = "worker_start_failed"
+	CodeIsolationUnavailable Code = "isolation_unavailable"
+	CodeShuttingDown         Code = "shutting_down"
+	CodeRunTimeout           Code = "run_timeout"
+	CodeOutOfMemory          Code = "out_of_memory"
+	CodeDiskQuotaExceeded    Code = "disk_quota_exceeded"
+	CodeInterrupted          Code = "interrupted"
+)
+
+// httpStatus holds plain numbers: naming net/http would link its server into
+// the jailed half. 499 is nginx's status for a request its client gave up.
+var httpStatus = map[Code]int{
+	CodeInvalidRequest:       400,
+	CodeUnauthorized:         401,
+	CodeForbidden:            403,
+	CodeNotFound:             404,
+	CodeConflict:             409,
+	CodeTooLarge:             413,
+	CodeQueueFull:            429,
+	CodeQueueTimeout:         429,
+	CodeBudgetExceeded:       429,
+	CodeCanceled:             499,
+	CodeInternal:             500,
+	CodeWorkerCrashed:        502,
+	CodeWorkerProtocolError:  502,
+	CodeAgentError:           502,
+	CodeWorkerStartFailed:    503,
+	CodeIsolationUnavailable: 503,
+	CodeShuttingDown:         503,
+	CodeRunTimeout:           504,
+	CodeOutOfMemory:          507,
+	CodeDiskQuotaExceeded:    507,
+	CodeInterrupted:          503,
+}
+
+// HTTPStatus returns the status a problem document with this code is sent with;
+// 500 for a code it does not know.
+func (c Code) HTTPStatus() int {
+	if status, ok := httpStatus[c]; ok {
+		return status
+	}
+	return httpStatus[CodeInternal]
+}
+
+// Known reports whether c is one of the codes above.
+func (c Code) Known() bool {
+	_, ok := httpStatus[c]
+	return ok
+}
+
+// Error is an error with a code. It crosses every boundary as its code and
+// message; the cause behind it stays on the side where it happened.
+type Error struct {
+	Code    Code   `json:"code"`
+	Message string `json:"message"`
+	// RetryAfter is how long a caller should wait before the same request has a
+	// chance; zero where waiting does not help.
+	RetryAfter time.Duration `json:"-"`
+	// Err is the cause, for the log; it never leaves the process.
+	Err error `json:"-"`
+}
+
+// Errorf makes an [Error]. A %w in the format becomes its cause.
+func Errorf(code Code, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Code: code, Message: err.Error(), Err: errors.Unwrap(err)}
+}
+
+func (e *Error) Error() string { return string(e.Code) + ": " + e.Message }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is makes errors.Is(err, &Error{Code: c}) ask for the code alone.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error) //nolint:errorlint // Is compares one link; errors.Is walks the chain.
+	return ok && t.Code == e.Code && t.Message == ""
+}
+
+// CodeOf returns the code of the first [Error] in err's chain, or
+// [CodeInternal] if there is none.
+func CodeOf(err error) Code {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return CodeInternal
+}
