@@ -100,7 +100,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Is makes errors.Is(err, &Error{Code: c}) ask for the code alone.
 func (e *Error) Is(target error) bool {
-	t, ok := target.(*Error) //nolint:errorlint // Is compares one link; errors.Is walks the chain.
+	t, ok := target.(*Error)
 	return ok && t.Code == e.Code && t.Message == ""
 }
 

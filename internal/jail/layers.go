@@ -1,0 +1,19 @@
+package jail
+
+// The layers of the jail by name, as doctor, /v1/system and [Plan.Without] use them.
+const (
+	LayerUser       = "user-namespace"
+	LayerMount      = "mount-namespace"
+	LayerPID        = "pid-namespace"
+	LayerNetwork    = "network-namespace"
+	LayerIPC        = "ipc-namespace"
+	LayerUTS        = "uts-namespace"
+	LayerCgroupNS   = "cgroup-namespace"
+	LayerHidepid    = "hidepid"
+	LayerNoNewPrivs = "no-new-privs"
+	LayerLandlock   = "landlock"
+	LayerSeccomp    = "seccomp"
+	LayerUIDs       = "uid-per-user"
+	LayerCgroup     = "cgroup"
+	LayerQuota      = "quota"
+)

@@ -1,0 +1,268 @@
+package jail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"carrel/internal/fdpass"
+	"carrel/internal/reap"
+)
+
+// ModeSpawner is the argument that makes carrel-worker a spawner.
+const ModeSpawner = "spawner"
+
+// Child is a PID 1 that was cloned and waits for its plan.
+type Child struct {
+	PID   int
+	PidFD *os.File // for a kill that can hit no other process
+	// Exit gives the wait status once, after the whole PID namespace is gone.
+	Exit <-chan unix.WaitStatus
+}
+
+// Spawner is the daemon's end of the spawner process. It has two goroutines of
+// its own, one that keeps the thread the process was started from (Pdeathsig)
+// and one that reads its replies; both end with the process, and Close waits.
+type Spawner struct {
+	conn *fdpass.Conn
+	done chan struct{} // the process is gone
+	wg   sync.WaitGroup
+
+	mu       sync.Mutex
+	lastID   uint64
+	gone     bool
+	starting map[uint64]chan started
+	running  map[uint64]chan unix.WaitStatus
+}
+
+type started struct {
+	child *Child
+	err   error
+}
+
+// errSpawnerGone is what a start gets when the spawner ended under it.
+var errSpawnerGone = errors.New("the spawner process is gone")
+
+// StartSpawner starts `worker spawner` with an empty environment.
+func StartSpawner(worker string, log io.Writer) (*Spawner, error) {
+	conn, theirs, err := fdpass.Pair()
+	if err != nil {
+		return nil, fmt.Errorf("start spawner: %w", err)
+	}
+	defer func() { _ = theirs.Close() }()
+	s := &Spawner{
+		conn:     conn,
+		done:     make(chan struct{}),
+		starting: make(map[uint64]chan started),
+		running:  make(map[uint64]chan unix.WaitStatus),
+	}
+	cmd := exec.Command(worker, ModeSpawner) //nolint:noctx // it ends by Close or with this process
+	cmd.Env = []string{}
+	cmd.Stderr = log
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
+	begun := make(chan error, 1)
+	s.wg.Go(func() {
+		// Pdeathsig fires when the starting thread ends (golang/go#27505): this
+		// goroutine keeps it until the spawner is gone.
+		runtime.LockOSThread()
+		defer close(s.done)
+		if err := cmd.Start(); err != nil {
+			begun <- err
+			return
+		}
+		begun <- nil
+		_ = cmd.Wait() // how it ended is no one's concern: that it did is
+	})
+	if err := <-begun; err != nil {
+		_ = conn.Close()
+		s.wg.Wait()
+		return nil, fmt.Errorf("start spawner: %w", err)
+	}
+	s.wg.Go(s.read)
+	return s, nil
+}
+
+// Done is closed when the spawner process is gone; all its children are then
+// dead or dying, since their Pdeathsig is SIGKILL.
+func (s *Spawner) Done() <-chan struct{} { return s.done }
+
+// Close ends the spawner process, which kills every sandbox it started, and waits.
+func (s *Spawner) Close() {
+	_ = s.conn.Close() // the process ends at EOF
+	s.wg.Wait()
+}
+
+// Spawn clones a PID 1 as host uid hostUID with the given stdin, stdout, stderr
+// and control line; cgroup may be nil. The files stay the caller's.
+func (s *Spawner) Spawn(ctx context.Context, hostUID int, without []string, stdio [4]*os.File, cgroup *os.File) (*Child, error) {
+	reply := make(chan started, 1)
+	s.mu.Lock()
+	if s.gone {
+		s.mu.Unlock()
+		return nil, errSpawnerGone
+	}
+	s.lastID++
+	id := s.lastID
+	s.starting[id] = reply
+	s.mu.Unlock()
+
+	files := stdio[:]
+	if cgroup != nil {
+		files = append(files, cgroup)
+	}
+	if err := s.conn.Send(spawnRequest{ID: id, HostUID: hostUID, Without: without}, files...); err != nil {
+		s.forget(id)
+		return nil, fmt.Errorf("ask spawner: %w", err)
+	}
+	select {
+	case r := <-reply:
+		return r.child, r.err
+	case <-ctx.Done():
+		s.forget(id) // the child, if it comes, is killed by read
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (s *Spawner) forget(id uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.starting, id)
+}
+
+func (s *Spawner) read() {
+	for {
+		var r spawnReply
+		files, err := s.conn.Recv(&r)
+		if err != nil {
+			s.end()
+			return
+		}
+		if r.Exited {
+			s.exited(r)
+		} else {
+			s.answered(r, files)
+		}
+	}
+}
+
+func (s *Spawner) answered(r spawnReply, files []*os.File) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reply, wanted := s.starting[r.ID]
+	delete(s.starting, r.ID)
+	if r.Error != "" {
+		if wanted {
+			reply <- started{err: errors.New(r.Error)}
+		}
+		return
+	}
+	exit := make(chan unix.WaitStatus, 1)
+	s.running[r.ID] = exit
+	child := &Child{PID: r.PID, Exit: exit}
+	if len(files) > 0 {
+		child.PidFD = files[0]
+	}
+	if !wanted {
+		child.Kill()
+		fdpass.CloseAll(files)
+		return
+	}
+	reply <- started{child: child}
+}
+
+func (s *Spawner) exited(r spawnReply) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if exit, ok := s.running[r.ID]; ok {
+		delete(s.running, r.ID)
+		exit <- unix.WaitStatus(r.Status)
+	}
+}
+
+// end tells everyone that the spawner is gone, and with it every child: they
+// died by the SIGKILL their Pdeathsig sends.
+func (s *Spawner) end() {
+	<-s.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone = true
+	for id, reply := range s.starting {
+		delete(s.starting, id)
+		reply <- started{err: errSpawnerGone}
+	}
+	for id, exit := range s.running {
+		delete(s.running, id)
+		exit <- unix.WaitStatus(unix.SIGKILL)
+	}
+	_ = s.conn.Close()
+}
+
+// Kill sends SIGKILL to PID 1, and so to its whole PID namespace.
+func (c *Child) Kill() {
+	if c.PidFD != nil {
+		_ = unix.PidfdSendSignal(int(c.PidFD.Fd()), unix.SIGKILL, nil, 0)
+	}
+}
+
+// ServeSpawner is the spawner process: it clones what it is asked for until the
+// daemon's end of the line is closed. control is the inherited line.
+func ServeSpawner(control *os.File) error {
+	// It stays dumpable: an ordinary user may write the uid map of a child only
+	// while the child is. There is nothing in it to hide, and no sandbox sees it.
+	path, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("spawner: %w", err)
+	}
+	program, err := os.Open(path) //nolint:gosec // our own program
+	if err != nil {
+		return fmt.Errorf("spawner: %w", err)
+	}
+	conn, err := fdpass.New(control)
+	if err != nil {
+		return fmt.Errorf("spawner: %w", err)
+	}
+	r := reap.New()
+	for {
+		var req spawnRequest
+		files, err := conn.Recv(&req)
+		if errors.Is(err, io.EOF) {
+			return nil // the daemon has ended; our children follow us
+		}
+		if err != nil {
+			return fmt.Errorf("spawner: %w", err)
+		}
+		if len(files) < fdFirstOther {
+			fdpass.CloseAll(files)
+			return errors.New("spawner: a request without its descriptors")
+		}
+		if err := serveSpawn(conn, r, program, req, files); err != nil {
+			return fmt.Errorf("spawner: %w", err)
+		}
+	}
+}
+
+func serveSpawn(conn *fdpass.Conn, r *reap.Reaper, program *os.File, req spawnRequest, files []*os.File) error {
+	pid, pidfd, exit, err := spawn(r, program, req, files)
+	fdpass.CloseAll(files)
+	if err != nil {
+		return conn.Send(spawnReply{ID: req.ID, Error: err.Error()})
+	}
+	defer fdpass.CloseAll([]*os.File{pidfd})
+	if err := conn.Send(spawnReply{ID: req.ID, PID: pid}, pidfd); err != nil {
+		return err
+	}
+	go func() { // ends with the child, whose end the reaper always tells
+		e := <-exit
+		_ = conn.Send(spawnReply{ID: req.ID, Exited: true, Status: uint32(e.Status)})
+	}()
+	return nil
+}

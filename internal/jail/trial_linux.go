@@ -1,0 +1,126 @@
+package jail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// TrialUID is the host uid of a throw-away sandbox where the caller is root: the
+// last one before the default range of users' uids.
+const TrialUID = 199999
+
+// DefaultLimits are a sandbox's limits where nobody says otherwise.
+func DefaultLimits() Limits {
+	return Limits{PIDs: 256, OpenFiles: 1024, FileBytes: 1 << 30, TmpBytes: 256 << 20}
+}
+
+// Trial is a throw-away sandbox with directories of its own: what doctor looks
+// at, and what a worker started by hand runs in.
+type Trial struct {
+	Child *Child
+	Steps []StepTime // of the whole start
+
+	dir     string
+	spawner *Spawner
+}
+
+// TrialOptions says what a trial is made of.
+type TrialOptions struct {
+	Worker  string // the worker's program
+	UserID  string
+	Env     []string
+	Without []string // layers to do without
+	Stdio   [3]*os.File
+}
+
+// NewTrial makes a sandbox, all the way. Errors are *[SetupError] where a step
+// failed. Close the trial afterwards, also one that failed is cleaned up.
+func NewTrial(ctx context.Context, o TrialOptions) (*Trial, error) {
+	t := &Trial{}
+	if err := t.start(ctx, o); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
+func (t *Trial) start(ctx context.Context, o TrialOptions) (err error) {
+	uid := os.Geteuid()
+	if uid == 0 {
+		uid = TrialUID
+	}
+	if t.dir, err = os.MkdirTemp("", "carrel-trial-"); err != nil {
+		return err
+	}
+	binding := Binding{
+		UserID:    o.UserID,
+		Workspace: filepath.Join(t.dir, "workspace"),
+		Home:      filepath.Join(t.dir, "home"),
+		Env:       o.Env,
+	}
+	for _, dir := range []string{binding.Workspace, binding.Home} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		if err := os.Chown(dir, uid, hostGID(uid)); err != nil {
+			return err
+		}
+	}
+	if t.spawner, err = StartSpawner(o.Worker, os.Stderr); err != nil {
+		return err
+	}
+	control, theirs, err := NewControl()
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	start := time.Now()
+	t.Child, err = t.spawner.Spawn(ctx, uid, o.Without, [4]*os.File{o.Stdio[0], o.Stdio[1], o.Stdio[2], theirs}, nil)
+	_ = theirs.Close()
+	if err != nil {
+		return &SetupError{Step: StepClone, Err: err}
+	}
+	t.Steps = append(t.Steps, StepTime{Step: StepClone, Took: time.Since(start)})
+	return t.enter(ctx, control, o, binding)
+}
+
+func (t *Trial) enter(ctx context.Context, control *Control, o TrialOptions, b Binding) error {
+	mounts, err := TakeMounts(o.Worker, b.Workspace, b.Home)
+	if err != nil {
+		return err
+	}
+	defer mounts.Close()
+	built, err := control.Build(ctx, Plan{Worker: o.Worker, Limits: DefaultLimits(), Without: o.Without}, mounts.Program)
+	if err != nil {
+		return err
+	}
+	bound, err := control.Bind(ctx, b, mounts.User...)
+	if err != nil {
+		return err
+	}
+	t.Steps = append(append(t.Steps, built...), bound...)
+	return nil
+}
+
+// Close kills what is left of the sandbox and removes its directories.
+func (t *Trial) Close() error {
+	if t.spawner != nil {
+		t.spawner.Close()
+	}
+	if t.Child != nil {
+		_ = t.Child.PidFD.Close()
+		t.Child = nil
+	}
+	if t.dir == "" {
+		return nil
+	}
+	// Everything that could put something there is dead: no race is possible,
+	// and RemoveAll follows no links.
+	if err := os.RemoveAll(t.dir); err != nil {
+		return fmt.Errorf("remove throw-away sandbox: %w", err)
+	}
+	return nil
+}

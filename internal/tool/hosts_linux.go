@@ -1,0 +1,142 @@
+package tool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"carrel/internal/fdpass"
+	"carrel/internal/jail"
+	"carrel/internal/reap"
+)
+
+// idleHosts is how many tool hosts are kept for the next run. One serves a user
+// whose runs come one after the other; the second one covers two at a time.
+const idleHosts = 2
+
+// Hosts is the worker's set of tool hosts. All methods are safe for concurrent
+// use. A goroutine started by Warm ends with the start it makes.
+type Hosts struct {
+	reaper  *reap.Reaper
+	limits  jail.Limits
+	missing []string
+
+	mu   sync.Mutex
+	idle []*Host
+}
+
+// NewHosts makes an empty set. The reaper is the worker's own.
+func NewHosts(r *reap.Reaper, l jail.Limits, missing []string) *Hosts {
+	return &Hosts{reaper: r, limits: l, missing: missing}
+}
+
+// Host is one tool host, used by one goroutine.
+type Host struct {
+	hosts *Hosts
+	conn  *fdpass.Conn
+	pid   int
+	exit  <-chan reap.Exit
+}
+
+// Warm starts a host ahead of need and returns at once. A failure is not told
+// here: the command that needs a host meets it again.
+func (h *Hosts) Warm(ctx context.Context) {
+	go func() {
+		if host, err := h.start(ctx); err == nil {
+			h.put(host)
+		}
+	}()
+}
+
+func (h *Hosts) take(ctx context.Context) (*Host, error) {
+	h.mu.Lock()
+	if n := len(h.idle); n > 0 {
+		host := h.idle[n-1]
+		h.idle = h.idle[:n-1]
+		h.mu.Unlock()
+		return host, nil
+	}
+	h.mu.Unlock()
+	return h.start(ctx)
+}
+
+// put keeps a clean host for the next run, or ends it.
+func (h *Hosts) put(host *Host) {
+	h.mu.Lock()
+	keep := len(h.idle) < idleHosts
+	if keep {
+		h.idle = append(h.idle, host)
+	}
+	h.mu.Unlock()
+	if !keep {
+		host.end()
+	}
+}
+
+func (h *Hosts) start(ctx context.Context) (*Host, error) {
+	conn, theirs, err := fdpass.Pair()
+	if err != nil {
+		return nil, fmt.Errorf("start tool host: %w", err)
+	}
+	defer func() { _ = theirs.Close() }()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start tool host: %w", err), conn.Close())
+	}
+	defer func() { _ = null.Close() }()
+	attr := &syscall.ProcAttr{
+		Dir:   jail.WorkspaceDir,
+		Env:   []string{"GOMAXPROCS=2"}, // a waiter needs no more threads
+		Files: []uintptr{null.Fd(), null.Fd(), uintptr(syscall.Stderr), theirs.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	}
+	host := &Host{hosts: h, conn: conn}
+	if host.pid, host.exit, err = h.reaper.Start(jail.WorkerPath, []string{"carrel-worker", ModeHost}, attr); err != nil {
+		return nil, errors.Join(fmt.Errorf("start tool host: %w", err), conn.Close())
+	}
+	if err := host.greet(ctx); err != nil {
+		host.destroy()
+		return nil, fmt.Errorf("start tool host: %w", err)
+	}
+	return host, nil
+}
+
+func (host *Host) greet(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = host.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var r reply
+	err := host.conn.Send(hello{Limits: host.hosts.limits, Missing: host.hosts.missing})
+	if err == nil {
+		_, err = host.conn.Recv(&r)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return err
+	case r.Error != "":
+		return errors.New(r.Error)
+	}
+	return nil
+}
+
+// end lets an idle, clean host go.
+func (host *Host) end() {
+	_ = host.conn.Close()
+	<-host.exit
+}
+
+// destroy kills a host that does not answer, or is dead, and everything of its
+// run. Its commands' processes are orphans then, and PID 1's own children.
+func (host *Host) destroy() {
+	_ = unix.Kill(host.pid, unix.SIGKILL) // not reaped before exit is read: still ours
+	_ = host.conn.Close()
+	<-host.exit
+	host.hosts.killOrphans()
+}

@@ -1,0 +1,53 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+
+	"carrel/internal/jail"
+	"carrel/internal/tool"
+)
+
+// inheritedLine is where spawner and tool host find their line (os/exec's first
+// ExtraFile).
+const inheritedLine = 3
+
+// Main is carrel-worker. args are its arguments without the program's name; it
+// returns the exit status.
+func Main(ctx context.Context, args []string, stderr io.Writer) int {
+	// The main goroutine keeps the main thread. No goroutine that locks itself
+	// to a thread can then sit on the process leader, whose Landlock domain is
+	// what others' signals to this process are judged by (trap 3).
+	runtime.LockOSThread()
+	if err := serve(ctx, args); err != nil {
+		fmt.Fprintf(stderr, "carrel-worker: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func serve(ctx context.Context, args []string) error {
+	mode := ""
+	if len(args) > 0 {
+		mode = args[0]
+	}
+	switch mode {
+	case jail.ModeSpawner:
+		return jail.ServeSpawner(os.NewFile(inheritedLine, "line"))
+	case jail.ModeInit:
+		entered, err := jail.Enter()
+		if err != nil {
+			return err
+		}
+		return Run(ctx, entered)
+	case tool.ModeHost:
+		return tool.ServeHost(os.NewFile(inheritedLine, "line"))
+	case "":
+		return byHand(ctx)
+	}
+	return fmt.Errorf("unknown mode %q: this program is started by carrel; without arguments it speaks JSON-RPC "+
+		"from a throw-away sandbox", mode)
+}
