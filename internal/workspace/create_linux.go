@@ -1,0 +1,97 @@
+package workspace
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// create makes the directory called name for a user: whole in tmp/, then one
+// rename into users/. The caller has the user's turn.
+func (d *Dirs) create(ctx context.Context, name, userID string) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("make: %w", context.Cause(ctx))
+	}
+	uid := os.Geteuid()
+	if d.uids != nil {
+		var err error
+		if uid, err = d.reserveUID(name); err != nil {
+			return err
+		}
+	}
+	if err := d.createAs(ctx, name, userID, uid); err != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.uids != nil {
+			d.uids.release(name)
+		}
+		return fmt.Errorf("make: %w", err)
+	}
+	if err := unix.Fsync(d.users); err != nil { // it is there, and keeps its uid
+		return fmt.Errorf("sync users: %w", err)
+	}
+	return nil
+}
+
+func (d *Dirs) reserveUID(name string) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.uids.reserve(name)
+}
+
+func (d *Dirs) createAs(ctx context.Context, name, userID string, uid int) (err error) {
+	temporary := "new-" + rand.Text()
+	if err := unix.Mkdirat(d.tmp, temporary, ownerOnly); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			// Nothing of a stranger's is in it yet: a leftover costs an inode
+			// until the next start, and no uid.
+			_ = d.discard(context.WithoutCancel(ctx), temporary)
+		}
+	}()
+	fd, err := openDirAt(d.tmp, temporary)
+	if err != nil {
+		return err
+	}
+	defer closeFD(fd)
+	if err := chmodFD(fd, ownerOnly); err != nil { // whatever the umask left
+		return err
+	}
+	for _, sub := range []string{subdirWorkspace, subdirHome} {
+		if err := d.createSub(fd, sub, uid); err != nil {
+			return fmt.Errorf("%s: %w", sub, err)
+		}
+	}
+	if err := writeMeta(fd, meta{UserID: userID, UID: uid, CreatedAt: d.opts.Now().UTC()}); err != nil {
+		return err
+	}
+	if err := unix.Fsync(fd); err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	if err := unix.Renameat(d.tmp, temporary, d.users, name); err != nil {
+		return fmt.Errorf("rename: %w", err)
+	}
+	return nil
+}
+
+func (d *Dirs) createSub(dir int, sub string, uid int) error {
+	if err := unix.Mkdirat(dir, sub, ownerOnly); err != nil {
+		return err
+	}
+	fd, err := openDirPathAt(dir, sub)
+	if err != nil {
+		return err
+	}
+	defer closeFD(fd)
+	if d.opts.Root {
+		if err := unix.Fchownat(fd, "", uid, uid, unix.AT_EMPTY_PATH); err != nil {
+			return fmt.Errorf("give to uid %d: %w", uid, err)
+		}
+	}
+	return chmodFD(fd, ownerOnly)
+}
