@@ -1,0 +1,76 @@
+package pool
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"carrel/internal/jsonrpc"
+	"carrel/protocol"
+)
+
+const (
+	// maxQuestions is how many approvals one worker may have open.
+	maxQuestions = 64
+	// maxUnread is how many messages of one worker wait to be dispatched; past it
+	// the worker has to wait.
+	maxUnread = 256
+)
+
+// host answers what a worker sends.
+type host struct {
+	pool *Pool
+	w    *worker
+}
+
+var _ jsonrpc.Handler = (*host)(nil)
+
+// Notify takes in events and output. A violation ends the worker.
+func (h *host) Notify(_ context.Context, method string, params json.RawMessage) error {
+	h.w.handling.Store(true)
+	err := h.take(method, params)
+	h.w.heard.Add(1)
+	h.w.handling.Store(false)
+	if err != nil {
+		h.pool.update(func(s *state) { s.doom(h.w, violation(err)) })
+	}
+	return err
+}
+
+// take ignores notifications that it does not know, as JSON-RPC wants it.
+func (h *host) take(method string, params json.RawMessage) error {
+	switch method {
+	case protocol.MethodEvent:
+		var ev protocol.EventParams
+		if err := json.Unmarshal(params, &ev); err != nil {
+			return fmt.Errorf("event: %w", err)
+		}
+		return h.w.calls.event(ev)
+	case protocol.MethodExecOutput:
+		var out protocol.ExecOutputParams
+		if err := json.Unmarshal(params, &out); err != nil {
+			return fmt.Errorf("exec_output: %w", err)
+		}
+		return h.w.calls.output(out)
+	}
+	return nil
+}
+
+// Request answers approve. Where nobody can answer, the answer is no.
+func (h *host) Request(ctx context.Context, method string, params json.RawMessage) (any, error) {
+	h.w.heard.Add(1)
+	if method != protocol.MethodApprove {
+		return nil, jsonrpc.ErrMethodNotFound
+	}
+	var ask protocol.ApproveParams
+	if err := json.Unmarshal(params, &ask); err != nil {
+		return nil, protocol.Errorf(protocol.CodeInvalidRequest, "approve: %w", err)
+	}
+	if h.w.calls.find(runKey(ask.RunID)) == nil {
+		return nil, protocol.Errorf(protocol.CodeNotFound, "approve: run %.40q is not going", ask.RunID)
+	}
+	if h.pool.o.Approve == nil {
+		return protocol.ApproveResult{Decision: "deny", Reason: "nobody is there to approve"}, nil
+	}
+	return h.pool.o.Approve(ctx, h.w.user.id, ask)
+}
