@@ -1,0 +1,99 @@
+package httpapi
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"carrel/protocol"
+)
+
+// exchange is one request under way: it watches what is answered, for the log.
+type exchange struct {
+	http.ResponseWriter
+
+	requestID string
+	began     time.Time
+	pattern   string // of the route; empty before there is one
+	status    int    // 0 before the answer has begun
+	sentBytes int64
+	err       error // what cut the request short
+}
+
+// Unwrap lets http.ResponseController reach the server's own writer.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (x *exchange) WriteHeader(status int) {
+	if x.status == 0 && status >= http.StatusOK {
+		x.status = status
+	}
+	x.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (x *exchange) Write(b []byte) (int, error) {
+	if x.status == 0 {
+		x.status = http.StatusOK
+	}
+	n, err := x.ResponseWriter.Write(b)
+	x.sentBytes += int64(n)
+	return n, err
+}
+
+// finish is deferred around the handling of a request: it recovers a panic and
+// logs the request. A panic in an answer that has begun must not look like its
+// proper end, so the connection is cut.
+func (a *api) finish(x *exchange, r *http.Request) {
+	p := recover()
+	begun := x.status != 0
+	switch p {
+	case nil:
+	case http.ErrAbortHandler:
+		x.err = http.ErrAbortHandler
+	default:
+		x.err = fmt.Errorf("panic: %v", p)
+		a.log.LogAttrs(r.Context(), slog.LevelError, "handler panicked",
+			slog.String("request_id", x.requestID),
+			slog.Any("panic", p),
+			slog.String("stack", string(debug.Stack())))
+		if !begun {
+			a.writeProblem(x, x.err)
+		}
+	}
+	a.logAccess(x, r)
+	if p != nil && (begun || x.status == 0) {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// logAccess writes the request's one line: at debug what only reads, at info
+// what changes something, above that what the daemon or a worker got wrong. It
+// holds no bodies, no queries and no keys.
+func (a *api) logAccess(x *exchange, r *http.Request) {
+	level := slog.LevelDebug
+	switch {
+	case x.status == protocol.CodeInternal.HTTPStatus():
+		level = slog.LevelError
+	case x.status > protocol.CodeInternal.HTTPStatus():
+		level = slog.LevelWarn
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		level = slog.LevelInfo
+	}
+	attrs := []slog.Attr{
+		slog.String("request_id", x.requestID),
+		slog.String("method", r.Method),
+		slog.String("path", r.URL.EscapedPath()),
+		slog.String("route", x.pattern),
+		slog.Int("status", x.status),
+		slog.Int64("sent_bytes", x.sentBytes),
+		slog.Duration("took", time.Since(x.began)),
+		slog.String("remote", r.RemoteAddr),
+	}
+	if x.err != nil {
+		attrs = append(attrs, slog.Any("error", x.err))
+	}
+	a.log.LogAttrs(r.Context(), level, "request", attrs...)
+}

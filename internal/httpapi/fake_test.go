@@ -1,0 +1,234 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"carrel/protocol"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeService keeps runs in memory. Unless a hook is set, each run ends at once
+// with three events.
+type fakeService struct {
+	// Hooks; nil: the default.
+	onExecute func(f *fakeService, run *protocol.Run)
+	onExec    func(ctx context.Context, user string, req protocol.ExecRequest, sink ExecSink) (protocol.ExecResult, error)
+	onEvents  func(ctx context.Context, id string, after int64) (EventReader, error)
+	readyErr  error
+	failure   error // of every method but Ready
+
+	mu          sync.Mutex // guards all below
+	runs        map[string]*fakeRun
+	byKey       map[string]string
+	submissions []Submission
+	queries     []protocol.RunQuery
+	users       []string // as Exec, Sandbox and RetireSandbox saw them
+	purged      []bool
+	readers     int // open now
+}
+
+type fakeRun struct {
+	run    protocol.Run
+	events []protocol.Event
+	grown  chan struct{} // closed and replaced at every change
+}
+
+func newFake() *fakeService {
+	return &fakeService{runs: map[string]*fakeRun{}, byKey: map[string]string{}}
+}
+
+var fakeTime = time.Date(2026, 1, 2, 3, 4, 5, 678900000, time.UTC)
+
+// add makes a run without events.
+func (f *fakeService) add(user string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	id := fmt.Sprintf("run_%d", len(f.runs)+1)
+	f.runs[id] = &fakeRun{
+		run:   protocol.Run{RunID: id, UserID: user, SessionID: "s", Status: protocol.StatusRunning, CreatedAt: fakeTime},
+		grown: make(chan struct{}),
+	}
+	return id
+}
+
+// emit appends an event; a last one ends the run.
+func (f *fakeService) emit(id string, t protocol.EventType, data any) {
+	raw, err := json.Marshal(data)
+	if err != nil {
+		panic(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := f.runs[id]
+	r.run.LastSeq++
+	r.events = append(r.events, protocol.Event{RunID: id, Seq: r.run.LastSeq, Time: fakeTime, Type: t, Data: raw})
+	switch d := data.(type) {
+	case protocol.Result:
+		r.run.Result, r.run.Status = &d, protocol.StatusFinished
+	case protocol.RunError:
+		r.run.Error, r.run.Status = &d, protocol.StatusOf(t, d.Code)
+	}
+	close(r.grown)
+	r.grown = make(chan struct{})
+}
+
+func (f *fakeService) openReaders() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.readers
+}
+
+func result(id, content string) protocol.Result {
+	return protocol.Result{RunID: id, SessionID: "s", Status: protocol.StatusFinished, Content: content, ToolCalls: []protocol.ToolCall{}}
+}
+
+func (f *fakeService) Execute(ctx context.Context, s Submission) (protocol.Run, bool, error) {
+	if f.failure != nil {
+		return protocol.Run{}, false, f.failure
+	}
+	f.mu.Lock()
+	f.submissions = append(f.submissions, s)
+	old, existing := f.byKey[s.Caller+" "+s.IdempotencyKey]
+	f.mu.Unlock()
+	if existing && s.IdempotencyKey != "" {
+		run, err := f.Run(ctx, old)
+		return run, true, err
+	}
+	id := f.add(s.Request.UserID)
+	f.mu.Lock()
+	f.byKey[s.Caller+" "+s.IdempotencyKey] = id
+	run := f.runs[id].run
+	f.mu.Unlock()
+	if f.onExecute != nil {
+		f.onExecute(f, &run)
+		return run, false, nil
+	}
+	f.emit(id, protocol.EventRunStarted, protocol.RunStarted{SessionID: "s", Agent: "shell"})
+	f.emit(id, protocol.EventTextDelta, protocol.TextDelta{Text: "hi\n<b>"})
+	f.emit(id, protocol.EventRunFinished, result(id, "hi"))
+	return run, false, nil
+}
+
+func (f *fakeService) Run(_ context.Context, id string) (protocol.Run, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failure != nil {
+		return protocol.Run{}, f.failure
+	}
+	r, ok := f.runs[id]
+	if !ok {
+		return protocol.Run{}, protocol.Errorf(protocol.CodeNotFound, "there is no run %q", id)
+	}
+	return r.run, nil
+}
+
+func (f *fakeService) Runs(_ context.Context, q protocol.RunQuery) (protocol.RunPage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.queries = append(f.queries, q)
+	return protocol.RunPage{}, f.failure
+}
+
+func (f *fakeService) Cancel(ctx context.Context, id string) error {
+	run, err := f.Run(ctx, id)
+	if err == nil && run.UserID != "stubborn" && !run.Status.Ended() {
+		f.emit(id, protocol.EventRunError, protocol.RunError{Code: protocol.CodeCanceled, Message: "canceled"})
+	}
+	return err
+}
+
+func (f *fakeService) Events(ctx context.Context, id string, after int64) (EventReader, error) {
+	if f.onEvents != nil {
+		return f.onEvents(ctx, id, after)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r, ok := f.runs[id]
+	if !ok {
+		return nil, protocol.Errorf(protocol.CodeNotFound, "there is no run %q", id)
+	}
+	f.readers++
+	return &fakeReader{service: f, run: r, after: after}, nil
+}
+
+type fakeReader struct {
+	service *fakeService
+	run     *fakeRun
+	after   int64
+}
+
+func (r *fakeReader) Next(ctx context.Context) ([]protocol.Event, error) {
+	for {
+		r.service.mu.Lock()
+		var batch []protocol.Event
+		if r.after < int64(len(r.run.events)) {
+			batch = r.run.events[r.after:]
+		}
+		ended, grown := r.run.run.Status.Ended(), r.run.grown
+		r.service.mu.Unlock()
+		if len(batch) > 0 {
+			r.after += int64(len(batch))
+			return batch, nil
+		}
+		if ended {
+			return nil, io.EOF
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (r *fakeReader) Close() {
+	r.service.mu.Lock()
+	defer r.service.mu.Unlock()
+	r.service.readers--
+}
+
+func (f *fakeService) saw(user string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.users = append(f.users, user)
+}
+
+func (f *fakeService) Exec(ctx context.Context, user string, req protocol.ExecRequest, sink ExecSink) (protocol.ExecResult, error) {
+	f.saw(user)
+	if f.onExec != nil {
+		return f.onExec(ctx, user, req, sink)
+	}
+	return protocol.ExecResult{Stdout: "out", Stderr: "err", ExitCode: 3}, f.failure
+}
+
+func (f *fakeService) Sandboxes(context.Context) (protocol.Sandboxes, error) {
+	return protocol.Sandboxes{Warm: 2}, f.failure
+}
+
+func (f *fakeService) Sandbox(_ context.Context, user string) (protocol.SandboxInfo, error) {
+	f.saw(user)
+	return protocol.SandboxInfo{UserID: user}, f.failure
+}
+
+func (f *fakeService) RetireSandbox(_ context.Context, user string, purge bool) error {
+	f.saw(user)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.purged = append(f.purged, purge)
+	return f.failure
+}
+
+func (f *fakeService) System(context.Context) (protocol.System, error) {
+	return protocol.System{Version: "v"}, f.failure
+}
+
+func (f *fakeService) Ready(context.Context) error { return f.readyErr }

@@ -1,0 +1,123 @@
+package httpapi
+
+import (
+	"cmp"
+	"crypto/rand"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"carrel/protocol"
+)
+
+// Options adjusts [New]. The zero value is sane.
+type Options struct {
+	Logger  *slog.Logger // nil: nothing is logged
+	Version string       // told by /healthz
+	// Loopback says that the listener is reached from this machine alone. Then
+	// browsers are the way in from outside, and both of their tricks are
+	// refused: a foreign name that resolves to this machine (DNS rebinding) and
+	// a foreign page's request to it (cross-site request forgery).
+	Loopback bool
+	// KeepAlive is the time between the comments that keep an SSE connection
+	// through proxies; 0 means 15 s (CONTRACT, section 3).
+	KeepAlive time.Duration
+	// SlowReader is how long one write (64 KiB at most) may block before the
+	// connection is cut; 0 means 30 s. An SSE client resumes by its last id.
+	SlowReader time.Duration
+}
+
+const (
+	defaultKeepAlive  = 15 * time.Second
+	defaultSlowReader = 30 * time.Second
+)
+
+// api is the handler. It holds nothing that changes.
+type api struct {
+	service     Service
+	log         *slog.Logger
+	opts        Options
+	routes      []route
+	crossOrigin *http.CrossOriginProtection
+}
+
+// New makes the handler of the whole API.
+func New(service Service, opts Options) http.Handler {
+	opts.KeepAlive = cmp.Or(opts.KeepAlive, defaultKeepAlive)
+	opts.SlowReader = cmp.Or(opts.SlowReader, defaultSlowReader)
+	return &api{
+		service:     service,
+		log:         cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)),
+		opts:        opts,
+		routes:      table(),
+		crossOrigin: http.NewCrossOriginProtection(),
+	}
+}
+
+// ServeHTTP implements http.Handler: every request passes here, gets an id, is
+// answered, and leaves one line in the log.
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{ResponseWriter: w, requestID: rand.Text(), began: time.Now()}
+	w.Header().Set("X-Request-Id", x.requestID)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	defer a.finish(x, r)
+	limitBodyTime(w, r, drainTimeout)
+	x.err = a.serve(x, r)
+	if x.err != nil && x.status == 0 {
+		a.writeProblem(x, x.err)
+	}
+}
+
+// serve guards, routes and handles. An error it returns before anything was
+// written becomes the problem document of the answer.
+func (a *api) serve(x *exchange, r *http.Request) error {
+	if a.opts.Loopback {
+		if err := a.guardBrowser(r); err != nil {
+			return err
+		}
+	}
+	route, err := match(a.routes, r)
+	if err != nil {
+		return err
+	}
+	x.pattern = route.Pattern
+	if err := checkQuery(r.URL.RawQuery, route.Query); err != nil {
+		return err
+	}
+	if route.Method == http.MethodGet && r.ContentLength != 0 {
+		return invalid("body: a %s has none", r.Method) // and limitBodyTime would cut a stream
+	}
+	return route.handle(a, x, r)
+}
+
+// checkQuery refuses query parameters that the route does not know or that are
+// given twice, and queries that are malformed (url.URL.Query drops those).
+func checkQuery(raw string, known []string) error {
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return protocol.Errorf(protocol.CodeInvalidRequest, "query: malformed")
+	}
+	for name, given := range values {
+		if !slices.Contains(known, name) {
+			return unknownName("query parameter", name, known)
+		}
+		if len(given) > 1 {
+			return protocol.Errorf(protocol.CodeInvalidRequest, "query parameter %q: given %d times", name, len(given))
+		}
+	}
+	return nil
+}
+
+// userID reads {user_id} from the path.
+func userID(r *http.Request) (string, error) {
+	id := r.PathValue("user_id")
+	return id, protocol.CheckUserID(id)
+}
+
+// runPath is where a run is found. The escape keeps whatever a run id holds out
+// of the header's syntax.
+func runPath(runID string) string {
+	return "/v1/runs/" + url.PathEscape(runID)
+}

@@ -1,0 +1,130 @@
+package httpapi
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"carrel/protocol"
+)
+
+// Route is one line of the route table.
+type Route struct {
+	Method  string
+	Pattern string // "{name}" stands for one whole segment
+	Summary string
+	Query   []string // the query parameters it knows; others are refused
+}
+
+// route is a Route with what serves it. An error that handle returns becomes a
+// problem document, unless the answer has begun.
+type route struct {
+	Route
+
+	handle func(*api, http.ResponseWriter, *http.Request) error
+}
+
+// table lists every route, as in CONTRACT section 3.
+func table() []route {
+	const get, post, del = http.MethodGet, http.MethodPost, http.MethodDelete
+	return []route{
+		{Route{post, "/v1/execute", "Start a run", nil}, (*api).execute},
+		{Route{get, "/v1/runs", "List runs, newest first", []string{"user_id", "session_id", "status", "limit", "cursor"}}, (*api).listRuns},
+		{Route{get, "/v1/runs/{run_id}", "Show a run", nil}, (*api).showRun},
+		{Route{get, "/v1/runs/{run_id}/events", "Replay and follow a run's events", []string{"after"}}, (*api).followRun},
+		{Route{post, "/v1/runs/{run_id}/cancel", "Cancel a run", nil}, (*api).cancelRun},
+		{Route{post, "/v1/users/{user_id}/exec", "Run one command", nil}, (*api).exec},
+		{Route{get, "/v1/sandboxes", "List live sandboxes", nil}, (*api).listSandboxes},
+		{Route{get, "/v1/users/{user_id}/sandbox", "Show a user's sandbox", nil}, (*api).showSandbox},
+		{Route{del, "/v1/users/{user_id}/sandbox", "Retire a user's sandbox", []string{"purge"}}, (*api).retireSandbox},
+		{Route{get, "/v1/system", "Show the daemon", nil}, (*api).showSystem},
+		{Route{get, "/healthz", "Tell that the daemon lives", nil}, (*api).health},
+		{Route{get, "/readyz", "Tell whether a run could start", nil}, (*api).ready},
+	}
+}
+
+// Routes returns the route table, for the OpenAPI document and its test.
+func Routes() []Route {
+	var routes []Route
+	for _, r := range table() {
+		routes = append(routes, r.Route)
+	}
+	return routes
+}
+
+// match finds the route of a request and sets its path values. Requests without
+// one get 404, or 405 where only the method is wrong.
+//
+// It splits the path as it was sent, still percent-encoded, and decodes each
+// segment on its own. http.ServeMux would first clean the path: the user ids
+// "." and "..", which many clients send as they are (url.PathEscape leaves them
+// so), would vanish and redirect the request to another route; and its 404, 405
+// and redirects are not problem documents.
+func match(routes []route, r *http.Request) (route, error) {
+	var segments []string
+	for segment := range strings.SplitSeq(r.URL.EscapedPath(), "/") {
+		decoded, err := url.PathUnescape(segment)
+		if err != nil {
+			return route{}, protocol.Errorf(protocol.CodeInvalidRequest, "path: malformed percent-encoding")
+		}
+		segments = append(segments, decoded)
+	}
+	var allowed []string
+	for _, candidate := range routes {
+		values, ok := matchPattern(candidate.Pattern, segments)
+		if !ok {
+			continue
+		}
+		if !serves(candidate.Method, r.Method) {
+			allowed = append(allowed, methodsOf(candidate.Method)...)
+			continue
+		}
+		for _, v := range values {
+			r.SetPathValue(v.name, v.value)
+		}
+		return candidate, nil
+	}
+	if len(allowed) == 0 {
+		return route{}, protocol.Errorf(protocol.CodeNotFound, "there is no such path")
+	}
+	slices.Sort(allowed)
+	allow := strings.Join(slices.Compact(allowed), ", ")
+	return route{}, &answerError{
+		error:  protocol.Errorf(protocol.CodeInvalidRequest, "method not allowed here; allowed: %s", allow),
+		status: http.StatusMethodNotAllowed,
+		allow:  allow,
+	}
+}
+
+type pathValue struct{ name, value string }
+
+// matchPattern compares decoded segments with a pattern, segment by segment.
+func matchPattern(pattern string, segments []string) ([]pathValue, bool) {
+	wanted := strings.Split(pattern, "/")
+	if len(wanted) != len(segments) {
+		return nil, false
+	}
+	var values []pathValue
+	for i, want := range wanted {
+		if name, ok := strings.CutPrefix(want, "{"); ok {
+			values = append(values, pathValue{strings.TrimSuffix(name, "}"), segments[i]})
+		} else if want != segments[i] {
+			return nil, false
+		}
+	}
+	return values, true
+}
+
+// methodsOf lists what a route of this method answers to: GET includes HEAD
+// (RFC 9110, section 9.1).
+func methodsOf(method string) []string {
+	if method == http.MethodGet {
+		return []string{http.MethodGet, http.MethodHead}
+	}
+	return []string{method}
+}
+
+func serves(method, requested string) bool {
+	return slices.Contains(methodsOf(method), requested)
+}

@@ -1,0 +1,81 @@
+package httpapi
+
+import (
+	"context"
+
+	"carrel/protocol"
+)
+
+// Service is what the API serves. Its methods are safe for concurrent use. A
+// [*protocol.Error] anywhere in an error's chain decides the code, the detail
+// and the Retry-After of the answer; any other error is answered as "internal"
+// without its text, and its text goes to the log.
+type Service interface {
+	Executor
+	Ledger
+	Sandboxes
+	Host
+}
+
+// Executor starts and stops runs.
+type Executor interface {
+	// Execute records a run and sets it going. The run is durable when Execute
+	// returns, and goes on whatever happens to ctx afterwards. existing tells
+	// that the idempotency key named a run started earlier, which is returned.
+	Execute(ctx context.Context, s Submission) (run protocol.Run, existing bool, err error)
+	// Cancel asks a run to end. It is idempotent: an ended run is no error.
+	Cancel(ctx context.Context, runID string) error
+}
+
+// Submission is one request for a run.
+type Submission struct {
+	Request protocol.ExecuteRequest
+	// IdempotencyKey is empty or 1 to 255 visible ASCII characters; it means
+	// something only together with Caller.
+	IdempotencyKey string
+	Caller         string
+}
+
+// Ledger tells of runs, going and ended. An unknown run is CodeNotFound.
+type Ledger interface {
+	Run(ctx context.Context, runID string) (protocol.Run, error)
+	Runs(ctx context.Context, q protocol.RunQuery) (protocol.RunPage, error)
+	// Events reads a run's events with a seq greater than after: those stored,
+	// then those to come.
+	Events(ctx context.Context, runID string, after int64) (EventReader, error)
+}
+
+// EventReader reads one run's events in order, without gap or double. It is
+// used by one goroutine.
+type EventReader interface {
+	// Next waits for events and returns all that are at hand, within a bound of
+	// the implementation's choosing; they stay valid until the following call.
+	// It returns io.EOF after the last event of the run, by when Ledger.Run
+	// shows the run as ended; also at once where after was beyond the end.
+	Next(ctx context.Context) ([]protocol.Event, error)
+	// Close releases the reader. It is called exactly once.
+	Close()
+}
+
+// Sandboxes shows and retires users' sandboxes, and runs commands in them.
+type Sandboxes interface {
+	// Exec runs one command to its end; ctx's end stops the command. Where sink
+	// is not nil, it is given the output as it comes, from one goroutine at a
+	// time and never after Exec has returned; its error stops the command.
+	Exec(ctx context.Context, userID string, req protocol.ExecRequest, sink ExecSink) (protocol.ExecResult, error)
+	Sandboxes(ctx context.Context) (protocol.Sandboxes, error)
+	Sandbox(ctx context.Context, userID string) (protocol.SandboxInfo, error)
+	// RetireSandbox ends the user's worker and, with purge, removes the user's
+	// directory.
+	RetireSandbox(ctx context.Context, userID string, purge bool) error
+}
+
+// ExecSink takes a piece of output, as ExecStdout or ExecStderr.
+type ExecSink = func(protocol.EventType, protocol.ExecOutput) error
+
+// Host tells of the daemon itself.
+type Host interface {
+	System(ctx context.Context) (protocol.System, error)
+	// Ready reports why no run could start now.
+	Ready(ctx context.Context) error
+}
