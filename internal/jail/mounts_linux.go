@@ -17,17 +17,17 @@ import (
 const newRoot = "/sys"
 
 const (
-	readOnly     = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
-	ownFiles     = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
-	deviceNode   = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
-	mountFlags   = unix.MS_NOSUID | unix.MS_NODEV
-	shmShare     = 4       // /dev/shm has 1/4 of /tmp's bytes
-	tmpInodes    = 1 << 16 // an inode costs kernel memory, about 1 KiB
-	rootOptions  = "size=1m,nr_inodes=256,mode=0755"
-	ptsOptions   = "newinstance,ptmxmode=0666,mode=0600"
-	filePerm     = 0o644
-	dirPerm      = 0o755
-	stickyPerm   = "1777"
+	readOnly    = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+	ownFiles    = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+	deviceNode  = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
+	mountFlags  = unix.MS_NOSUID | unix.MS_NODEV
+	shmShare    = 4       // /dev/shm has 1/4 of /tmp's bytes
+	tmpInodes   = 1 << 16 // an inode costs kernel memory, about 1 KiB
+	rootOptions = "size=1m,nr_inodes=256,mode=0755"
+	ptsOptions  = "newinstance,ptmxmode=0666,mode=0600"
+	filePerm    = 0o644
+	dirPerm     = 0o755
+	stickyPerm  = "1777"
 )
 
 // detach copies the mount at path, with all below it, into a mount that hangs

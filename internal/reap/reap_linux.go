@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,6 +72,33 @@ func (r *Reaper) Start(path string, argv []string, attr *syscall.ProcAttr) (pid 
 	return pid, exit, err
 }
 
+// Do runs f on the thread that forks, and waits for it. It must not start anything.
+//
+// Signals to children go from there. Where every thread of a process enters
+// Landlock by itself, each gets a domain of its own, and a domain that is scoped
+// may signal only what stands below it: children stand below the one thread that
+// forked them, and for all others they are strangers (EPERM).
+func (r *Reaper) Do(f func()) {
+	done := make(chan struct{})
+	r.starts <- func() {
+		defer close(done)
+		f()
+	}
+	<-done
+}
+
+// Kill sends a signal to a child of [Reaper.Start], unless that has ended: its
+// pid may then be another's.
+func (r *Reaper) Kill(pid int, sig unix.Signal) {
+	r.Do(func() {
+		r.mu.Lock() // held over a child's reaping as well, see wait
+		defer r.mu.Unlock()
+		if _, lives := r.children[pid]; lives {
+			_ = unix.Kill(pid, sig)
+		}
+	})
+}
+
 // Empty returns a channel that is closed once no child is left, orphans
 // included. It looks at the kernel's answer after the call, never at an old one.
 func (r *Reaper) Empty() <-chan struct{} {
@@ -88,34 +116,46 @@ func (r *Reaper) fork() {
 }
 
 func (r *Reaper) wait() {
-	runtime.LockOSThread() // blocks in wait4 nearly always; no point in moving
+	runtime.LockOSThread() // blocks in waitid nearly always; no point in moving
 	for {
-		var e Exit
-		pid, err := unix.Wait4(-1, &e.Status, 0, &e.Usage)
+		// Only a look: the dead child keeps its pid until deliver has the lock.
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOWAIT, nil)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil: // ECHILD
 			r.sleepUntilStart()
 		default:
-			r.deliver(pid, e)
+			r.deliver(deadPID(&info))
 		}
 	}
+}
+
+// deadPID is si_pid, which x/sys has no field for: it follows three ints and, on
+// 64-bit machines, four bytes that align the union it is in (sigaction(2)).
+func deadPID(info *unix.Siginfo) int {
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(info), 16)))
 }
 
 func (r *Reaper) sleepUntilStart() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.children) > 0 {
-		return // started between wait4's answer and the lock
+		return // started between waitid's answer and the lock
 	}
 	close(r.empty)
 	r.empty = make(chan struct{})
 	r.started.Wait()
 }
 
-func (r *Reaper) deliver(pid int, e Exit) {
+// deliver reaps a child that has ended and tells who waits for it, if any.
+func (r *Reaper) deliver(pid int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var e Exit
+	if got, err := unix.Wait4(pid, &e.Status, unix.WNOHANG, &e.Usage); err != nil || got != pid {
+		return // EINTR: the next look finds it again
+	}
 	if ch, ok := r.children[pid]; ok {
 		delete(r.children, pid)
 		ch <- e

@@ -62,12 +62,12 @@ func (s *hostServer) serve(req *request, files []*os.File) {
 	case req.Run != nil && len(files) == 3:
 		s.run(req.Run, files)
 	case req.Kill:
-		_ = jail.KillTier()
+		s.killAll()
 	case req.Signal > 0:
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.group > 0 {
-			_ = unix.Kill(-s.group, unix.Signal(req.Signal))
+		if group := s.group; group > 0 {
+			s.reaper.Do(func() { _ = unix.Kill(-group, unix.Signal(req.Signal)) })
 		}
 	}
 }
@@ -85,11 +85,14 @@ func (s *hostServer) run(run *runRequest, files []*os.File) {
 		s.mu.Lock()
 		s.group = 0
 		s.mu.Unlock()
-		_ = jail.KillTier()
+		s.killAll()
 		<-s.reaper.Empty()
 		_ = s.conn.Send(reply{Outcome: &outcome{Code: e.Code(), Signal: e.Signal()}})
 	}()
 }
+
+// killAll kills from the one thread whose domain all commands are in.
+func (s *hostServer) killAll() { s.reaper.Do(func() { _ = jail.KillTier() }) }
 
 func (s *hostServer) start(run *runRequest, files []*os.File) (<-chan reap.Exit, *outcome) {
 	if info, err := os.Stat(run.Dir); err != nil || !info.IsDir() {

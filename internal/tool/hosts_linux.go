@@ -135,7 +135,7 @@ func (host *Host) end() {
 // destroy kills a host that does not answer, or is dead, and everything of its
 // run. Its commands' processes are orphans then, and PID 1's own children.
 func (host *Host) destroy() {
-	_ = unix.Kill(host.pid, unix.SIGKILL) // not reaped before exit is read: still ours
+	host.hosts.reaper.Kill(host.pid, unix.SIGKILL)
 	_ = host.conn.Close()
 	<-host.exit
 	host.hosts.killOrphans()

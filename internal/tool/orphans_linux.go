@@ -25,9 +25,11 @@ func (h *Hosts) killOrphans() {
 		if len(pids) == 0 {
 			return
 		}
-		for _, pid := range pids {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
+		h.reaper.Do(func() { // their domains stand below that thread's only
+			for _, pid := range pids {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		})
 		pause := time.NewTimer(orphanPause) // time for the kernel to end them and the reaper to collect them
 		<-pause.C
 	}

@@ -32,7 +32,7 @@ func byHand(ctx context.Context) error {
 	trial, err := jail.NewTrial(ctx, jail.TrialOptions{
 		Worker: program,
 		UserID: "by-hand",
-		Env:    BaseEnv("by-hand", nil),
+		Env:    jail.BaseEnv("by-hand", nil),
 		Stdio:  [3]*os.File{stdinTheirs, stdoutTheirs, os.Stderr},
 	})
 	_, _ = stdinTheirs.Close(), stdoutTheirs.Close()

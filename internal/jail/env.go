@@ -1,8 +1,4 @@
-package worker
-
-import (
-	"carrel/internal/jail"
-)
+package jail
 
 // BaseEnv is the environment of a worker and its tools, built from nothing: the
 // names of the contract, then allowed, which the daemon's configuration names
@@ -10,13 +6,13 @@ import (
 func BaseEnv(userID string, allowed []string) []string {
 	env := []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=" + jail.WorkspaceDir,
+		"HOME=" + WorkspaceDir,
 		"LANG=C.UTF-8",
 		"TZ=UTC",
 		"TERM=dumb",
 		"USER=agent",
 		"SANDBOX_USER_ID=" + userID,
-		"SANDBOX_DIR=" + jail.WorkspaceDir,
+		"SANDBOX_DIR=" + WorkspaceDir,
 	}
 	return append(env, allowed...) // a later entry counts
 }

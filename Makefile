@@ -1,0 +1,79 @@
+# carrel. `make help` lists what there is; longer logic is in scripts/.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo dev)
+COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+# The commit comes in by -ldflags: git refuses to be asked by the go command where
+# a clone belongs to another user, and then nothing would build.
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+GOLANGCI := bin/tools/golangci-lint
+export SANDBOX_WORKER_PATH ?= $(CURDIR)/bin/carrel-worker
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+.PHONY: build
+build: ## build carrel and carrel-worker into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/carrel ./cmd/carrel-worker
+
+.PHONY: run
+run: build ## build, then serve on loopback
+	exec bin/carrel serve
+
+.PHONY: test
+test: ## the gate: install what is missing, format, vet, lint, architecture, every test, the rootless half
+	scripts/gate.sh
+
+.PHONY: test-rootless
+test-rootless: build tools ## the kernel tests as an ordinary user
+	scripts/rootless.sh
+
+.PHONY: fmt
+fmt: lint-tool ## format the tree
+	$(GOLANGCI) fmt ./...
+
+.PHONY: fmt-check
+fmt-check: lint-tool ## say what is not formatted
+	$(GOLANGCI) fmt --diff ./...
+
+.PHONY: vet
+vet: ## go vet
+	go vet ./...
+
+.PHONY: lint
+lint: lint-tool ## golangci-lint with the reasons in .golangci.yml
+	$(GOLANGCI) run --allow-parallel-runners ./...
+
+.PHONY: architecture
+architecture: ## hold the import table
+	go test -count=1 ./internal/architecture
+
+.PHONY: bench
+bench: build ## every benchmark, BENCHTIME (100ms) each
+	go test -run '^$$' -bench . -benchmem -benchtime '$(or $(BENCHTIME),100ms)' ./...
+
+.PHONY: fuzz
+fuzz: build ## every fuzz target, FUZZTIME (60s) each
+	scripts/fuzz.sh '$(or $(FUZZTIME),60s)'
+
+.PHONY: cover
+cover: build ## test coverage into coverage.out
+	go test -coverpkg=./... -coverprofile=coverage.out ./...
+	go tool cover -func=coverage.out | tail -n 1
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin dist coverage.out
+
+# The gate's own tools. The go command caches both builds.
+.PHONY: tools lint-tool
+tools:
+	CGO_ENABLED=0 go build -o bin/tools/testcount ./tools/testcount
+lint-tool:
+	CGO_ENABLED=0 go build -modfile=tools/lint/go.mod -o $(GOLANGCI) github.com/golangci/golangci-lint/v2/cmd/golangci-lint

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+
+	"carrel"
+	"carrel/protocol"
+)
+
+type doctorCmd struct {
+	JSON bool `help:"Print the report as JSON."`
+}
+
+// Run shows the isolation of this host. It ends with status 1 if what the
+// configuration asks for is not met.
+func (d *doctorCmd) Run(ctx context.Context, c *cli, out *output) error {
+	cfg, err := c.loadConfig(nil)
+	if err != nil {
+		return err
+	}
+	report := carrel.Isolation(ctx, cfg)
+	unmet := carrel.CheckIsolation(report)
+	if d.JSON {
+		encoder := json.NewEncoder(out.stdout)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(report); err != nil {
+			return err
+		}
+	} else if err := printReport(out, report, unmet); err != nil {
+		return err
+	}
+	if unmet != nil {
+		return exitError(1)
+	}
+	return nil
+}
+
+func printReport(out *output, r protocol.IsolationReport, unmet error) error {
+	who := "an ordinary user"
+	if r.Root {
+		who = "root"
+	}
+	fmt.Fprintf(out.stdout, "Linux %s, as %s, SANDBOX_ISOLATION=%s\n\n", r.Kernel, who, r.Mode)
+	w := tabwriter.NewWriter(out.stdout, 0, 0, 2, ' ', 0)
+	for _, l := range r.Layers {
+		required := ""
+		if l.Required {
+			required = "required"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", l.Name, l.State, required, l.Detail)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, l := range r.Layers {
+		if l.State != protocol.LayerOK {
+			fmt.Fprintf(out.stdout, "\n%s: without it %s.\n  to get it: %s\n", l.Name, l.Meaning, l.Fix)
+		}
+	}
+	if unmet != nil {
+		_, err := fmt.Fprintf(out.stdout, "\ncarrel does not start here: %v\n", unmet)
+		return err
+	}
+	_, err := fmt.Fprintf(out.stdout, "\ncarrel starts here: %s\n", r.State)
+	return err
+}

@@ -1,0 +1,115 @@
+// Command carrel gives every user of a product a sandboxed worker process in
+// which that user's agent runs.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"carrel"
+)
+
+// Set by -ldflags (see the Makefile).
+var (
+	version = "dev"
+	commit  = "unknown"
+)
+
+// cli is the command line.
+type cli struct {
+	Config string            `env:"CARREL_CONFIG" help:"File of KEY=value lines, under the environment." placeholder:"FILE" type:"path"`
+	Set    map[string]string `help:"Set a configuration key, over the environment: --set SANDBOX_MAX_WORKERS=20." mapsep:"none" placeholder:"KEY=VALUE"`
+
+	Serve   serveCmd   `cmd:"" help:"Run the daemon: HTTP API, orchestrator, worker pool."`
+	Run     runCmd     `cmd:"" help:"Work on one message, in this process or by a daemon (--url)."`
+	Exec    execCmd    `cmd:"" help:"Run one command in a user's sandbox; its exit status becomes carrel's."`
+	Doctor  doctorCmd  `cmd:"" help:"Show what isolation this host really gives."`
+	Version versionCmd `cmd:"" help:"Show the version."`
+}
+
+// loadConfig reads the configuration. defaults stand under all else: the keys
+// whose default hangs on the command.
+func (c *cli) loadConfig(overrides map[string]string) (carrel.Config, error) {
+	all := make(map[string]string, len(overrides)+len(c.Set))
+	for _, m := range []map[string]string{c.Set, overrides} {
+		for key, value := range m {
+			all[key] = value
+		}
+	}
+	return carrel.LoadConfig(carrel.ConfigSource{Environ: os.Environ(), File: c.Config, Overrides: all})
+}
+
+// exitError ends the program with a status of its own, without a message.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var c cli
+	status := -1
+	parser, err := kong.New(&c,
+		kong.Name("carrel"),
+		kong.Description("A sandboxed worker process for every user's agent."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { status = code }),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(&c, &output{stdout: stdout, stderr: stderr}),
+		kong.UsageOnError(),
+		kong.Vars{"user": localUser()},
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "carrel:", err)
+		return 1
+	}
+	k, err := parser.Parse(args)
+	if status >= 0 {
+		return status // --help has been answered
+	}
+	if err != nil {
+		parser.FatalIfErrorf(err)
+		return 2
+	}
+	err = k.Run()
+	if code, ok := errors.AsType[exitError](err); ok {
+		return int(code)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "carrel:", err)
+		return 1
+	}
+	return 0
+}
+
+// localUser is whose sandbox a command line uses if it names none.
+func localUser() string {
+	if name := os.Getenv("USER"); name != "" {
+		return name
+	}
+	return "local"
+}
+
+type output struct{ stdout, stderr io.Writer }
+
+type versionCmd struct{}
+
+func (versionCmd) Run(out *output) error {
+	_, err := fmt.Fprintf(out.stdout, "carrel %s (%s, %s)\n", version, commit, runtime.Version())
+	return err
+}
+
+// interrupted gives a channel of the signals that ask a program to end.
+func interrupted() (<-chan os.Signal, func()) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	return signals, func() { signal.Stop(signals) }
+}

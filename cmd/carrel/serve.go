@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/mattn/go-isatty"
+
+	"carrel"
+	"carrel/protocol"
+)
+
+const (
+	// drainTime is what going runs get after the first signal.
+	drainTime = 30 * time.Second
+	// lastWordsTime is what readers get to take a run's last event.
+	lastWordsTime = 5 * time.Second
+)
+
+type serveCmd struct {
+	Listen string `help:"Address of the HTTP API (CARREL_LISTEN)." placeholder:"HOST:PORT"`
+}
+
+// Help adds the configuration to `carrel serve --help`.
+func (serveCmd) Help() string {
+	text := "Configuration (environment, or --config, or --set):\n"
+	for _, k := range (carrel.Config{}).Table() {
+		text += fmt.Sprintf("\n%s (%s): %s\n", k.Key, k.Default, k.Meaning)
+	}
+	return text
+}
+
+func (s *serveCmd) Run(ctx context.Context, c *cli, out *output) error {
+	overrides := map[string]string{}
+	if s.Listen != "" {
+		overrides["CARREL_LISTEN"] = s.Listen
+	}
+	cfg, err := c.loadConfig(overrides)
+	if err != nil {
+		return err
+	}
+	log := newLogger(cfg)
+	for _, w := range cfg.Warnings() {
+		log.WarnContext(ctx, w)
+	}
+	signals, stop := interrupted()
+	defer stop()
+	// The address first: who has it in use learns that before anything starts.
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s (CARREL_LISTEN): %w", cfg.Listen, err)
+	}
+	o, err := carrel.New(ctx, cfg, carrel.WithLogger(log), carrel.WithVersion(version))
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	server := o.Server()
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	announce(out, listener.Addr().String(), o.System())
+
+	select {
+	case err := <-served:
+		return errors.Join(err, o.Shutdown(ctx))
+	case sig := <-signals:
+		log.InfoContext(ctx, "draining: no new runs, going ones get time; once more to hurry", "signal", sig.String(), "time", drainTime)
+	}
+	return drain(ctx, o, server, signals)
+}
+
+// drain ends the daemon in order: runs, then their readers, then the rest.
+func drain(ctx context.Context, o *carrel.Orchestrator, server *http.Server, signals <-chan os.Signal) error {
+	drainCtx, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	go func() {
+		select {
+		case <-signals:
+			cancel()
+		case <-drainCtx.Done():
+		}
+	}()
+	o.Drain(drainCtx)
+	var err error
+	lastCtx, cancelLast := context.WithTimeout(ctx, lastWordsTime)
+	defer cancelLast()
+	if server.Shutdown(lastCtx) != nil {
+		err = errors.Join(err, server.Close())
+	}
+	return errors.Join(err, o.Shutdown(ctx))
+}
+
+// announce tells a newcomer where the daemon is, how well it isolates, and what
+// to type.
+func announce(out *output, address string, s protocol.System) {
+	fmt.Fprintf(out.stdout, "carrel %s listens on http://%s\n", version, address)
+	fmt.Fprintf(out.stdout, "isolation: %s%s\n", s.Isolation.State, besides(s.Isolation))
+	fmt.Fprintf(out.stdout, "try:\n  curl -N http://%s/v1/execute -H 'Accept: text/event-stream' \\\n"+
+		"    -H 'Content-Type: application/json' -d '{\"user_id\": \"ana\", \"message\": \"id; pwd; ls -la /\"}'\n", address)
+}
+
+// besides names what is not as good as it could be, whether required or not.
+func besides(r protocol.IsolationReport) string {
+	text := ""
+	for _, l := range r.Layers {
+		if l.State != protocol.LayerOK {
+			text += fmt.Sprintf("\n  %s: %s: %s; without it %s", l.Name, l.State, l.Detail, l.Meaning)
+		}
+	}
+	if text != "" {
+		text = ", and:" + text + "\n  (carrel doctor tells how to get these)"
+	}
+	return text
+}
+
+// newLogger logs to stderr, for people on a terminal, else for machines.
+func newLogger(cfg carrel.Config) *slog.Logger {
+	options := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if cfg.LogFormat == "text" || cfg.LogFormat == "" && isatty.IsTerminal(os.Stderr.Fd()) {
+		return slog.New(slog.NewTextHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewJSONHandler(os.Stderr, options))
+}

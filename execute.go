@@ -1,0 +1,243 @@
+package carrel
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"iter"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"carrel/internal/pool"
+	"carrel/internal/store"
+	"carrel/protocol"
+)
+
+// goingRun is a run between its record and its ending.
+type goingRun struct {
+	cancel context.CancelCauseFunc
+	place  atomic.Int64 // in the pool's queue; 0 = it does not wait
+}
+
+// Execute records a run and sets it going. It is durable when Execute returns,
+// and goes on whatever happens to ctx afterwards. Errors: CodeInvalidRequest,
+// CodeNotFound (an attachment), CodeTooLarge, CodeShuttingDown.
+func (o *Orchestrator) Execute(ctx context.Context, req protocol.ExecuteRequest) (protocol.Run, error) {
+	run, _, err := o.execute(ctx, req, "", "")
+	return run, err
+}
+
+// execute is Execute for a caller that may repeat itself: with the key of an
+// earlier run it returns that run.
+func (o *Orchestrator) execute(ctx context.Context, req protocol.ExecuteRequest, caller, key string) (run protocol.Run, existing bool, err error) {
+	if err := o.checkRequest(&req); err != nil {
+		return protocol.Run{}, false, err
+	}
+	if err := o.enter(); err != nil {
+		return protocol.Run{}, false, err
+	}
+	defer o.runsWG.Done()
+	asked := req
+	if req.SessionID == "" {
+		req.SessionID = newID("session-")
+	}
+	if req.Config.Agent == "" {
+		req.Config.Agent = o.cfg.Agent
+	}
+	run, existing, err = o.store.CreateRun(ctx, store.NewRun{
+		RunID:          newID("run_"),
+		UserID:         req.UserID,
+		SessionID:      req.SessionID,
+		Agent:          req.Config.Agent,
+		Request:        asked,
+		Caller:         caller,
+		IdempotencyKey: key,
+	})
+	if err != nil || existing {
+		return run, existing, err
+	}
+	ctx, cancel := context.WithCancelCause(o.root)
+	g := &goingRun{cancel: cancel}
+	o.mu.Lock()
+	o.going[run.RunID] = g
+	o.mu.Unlock()
+	o.runsWG.Go(func() { o.carryOut(ctx, g, run, req) })
+	return run, false, nil
+}
+
+// enter counts a caller in, so that Shutdown waits for it, or refuses it.
+func (o *Orchestrator) enter() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closing {
+		return protocol.Errorf(protocol.CodeShuttingDown, "the daemon is shutting down")
+	}
+	o.runsWG.Add(1)
+	return nil
+}
+
+func (o *Orchestrator) checkRequest(req *protocol.ExecuteRequest) error {
+	if err := protocol.CheckUserID(req.UserID); err != nil {
+		return err
+	}
+	if req.SessionID != "" {
+		if err := protocol.CheckSessionID(req.SessionID); err != nil {
+			return err
+		}
+	}
+	switch {
+	case req.Message == "":
+		return protocol.Errorf(protocol.CodeInvalidRequest, "message: must not be empty")
+	case len(req.Message) > protocol.MaxMessageBytes:
+		return protocol.Errorf(protocol.CodeTooLarge, "message: %d bytes, at most %d are allowed", len(req.Message), protocol.MaxMessageBytes)
+	case req.Config.Agent != "" && !knownAgent(req.Config.Agent):
+		return protocol.Errorf(protocol.CodeInvalidRequest, "config.agent: there is no %q; there is %q", req.Config.Agent, builtAgents())
+	case len(req.Attachments) > 0:
+		return protocol.Errorf(protocol.CodeNotFound, "attachments: this user has no %q", req.Attachments[0].ID)
+	}
+	return nil
+}
+
+// carryOut takes a run from the queue to its ending.
+func (o *Orchestrator) carryOut(ctx context.Context, g *goingRun, run protocol.Run, req protocol.ExecuteRequest) {
+	defer g.cancel(nil)
+	r := &recorder{store: o.store, runID: run.RunID}
+	err := o.work(ctx, g, r, run, req)
+	if err != nil {
+		o.log.InfoContext(ctx, "run ended in an error", "run", run.RunID, "code", protocol.CodeOf(err), "error", err)
+	}
+	if !r.ended {
+		if err == nil {
+			err = protocol.Errorf(protocol.CodeWorkerProtocolError, "the worker gave a result without an ending")
+		}
+		o.insist(ctx, r, err)
+	}
+	o.mu.Lock()
+	delete(o.going, run.RunID)
+	o.mu.Unlock()
+}
+
+// insist records a run's ending until the store takes it: a full disk must not
+// leave a run without one. A daemon that ends first leaves it to its successor.
+func (o *Orchestrator) insist(ctx context.Context, r *recorder, cause error) {
+	const first, most = 100 * time.Millisecond, 10 * time.Second
+	ctx = context.WithoutCancel(ctx)
+	for wait := first; ; wait = min(2*wait, most) {
+		err := r.end(ctx, cause)
+		if err == nil {
+			return
+		}
+		o.log.ErrorContext(ctx, "ending of run is not stored", "run", r.runID, "error", err)
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-o.root.Done():
+			timer.Stop()
+			return
+		}
+		if o.isClosing() {
+			return
+		}
+	}
+}
+
+func (o *Orchestrator) isClosing() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.closing
+}
+
+func (o *Orchestrator) work(ctx context.Context, g *goingRun, r *recorder, run protocol.Run, req protocol.ExecuteRequest) error {
+	lease, err := o.pool.Acquire(ctx, req.UserID, pool.AcquireOptions{Queued: func(place int) { g.place.Store(int64(place)) }})
+	g.place.Store(0)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+	timeout := o.timeout(req.Config.TimeoutSeconds)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout,
+		protocol.Errorf(protocol.CodeRunTimeout, "the run took longer than %s", timeout))
+	defer cancel()
+	_, err = lease.Execute(ctx, protocol.ExecuteParams{
+		RunID:       run.RunID,
+		Message:     req.Message,
+		Attachments: req.Attachments,
+		SessionID:   req.SessionID,
+		Config:      req.Config,
+	}, func(ev protocol.EventParams) error { return r.take(ctx, ev) })
+	return err
+}
+
+// timeout is the wall time of a run: the daemon's, or less if the request says so.
+func (o *Orchestrator) timeout(seconds float64) time.Duration {
+	asked := time.Duration(seconds * float64(time.Second))
+	if asked > 0 && asked < o.cfg.WorkerTimeout {
+		return asked
+	}
+	return o.cfg.WorkerTimeout
+}
+
+// Cancel asks a run to end; an ended one is no error. CodeNotFound if there is
+// no such run.
+func (o *Orchestrator) Cancel(ctx context.Context, runID string) error {
+	o.mu.Lock()
+	g := o.going[runID]
+	o.mu.Unlock()
+	if g != nil {
+		g.cancel(protocol.Errorf(protocol.CodeCanceled, "the run was canceled"))
+		return nil
+	}
+	_, err := o.store.Run(ctx, runID)
+	return err
+}
+
+// Run returns a run as it stands. CodeNotFound if there is none.
+func (o *Orchestrator) Run(ctx context.Context, runID string) (protocol.Run, error) {
+	run, err := o.store.Run(ctx, runID)
+	if err != nil {
+		return protocol.Run{}, err
+	}
+	o.mu.Lock()
+	g := o.going[runID]
+	o.mu.Unlock()
+	if g != nil && run.Status == protocol.StatusQueued {
+		run.QueuePlace = int(g.place.Load())
+	}
+	return run, nil
+}
+
+// Events gives a run's events with a seq greater than after, those stored and
+// then those to come, until its ending.
+func (o *Orchestrator) Events(ctx context.Context, runID string, after int64) iter.Seq2[protocol.Event, error] {
+	return func(yield func(protocol.Event, error) bool) {
+		reader, err := o.store.Events(ctx, runID, after)
+		if err != nil {
+			yield(protocol.Event{}, err)
+			return
+		}
+		defer reader.Close()
+		for {
+			events, err := reader.Next(ctx)
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				yield(protocol.Event{}, err)
+				return
+			}
+			for _, ev := range events {
+				if !yield(ev, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// newID makes an id that is unique everywhere.
+func newID(prefix string) string {
+	return prefix + ulid.MustNew(ulid.Now(), rand.Reader).String()
+}

@@ -1,0 +1,206 @@
+package architecture
+
+// room is one package of the module and what it may import. Standard library
+// packages are free, but for [bans].
+type room struct {
+	path string // below the module; "." is the root package
+	// rooms are the packages of the module it may import, foreign the prefixes of
+	// import paths of other modules. Tests are free: they may look everywhere.
+	rooms   []string
+	foreign []string
+	why     string
+}
+
+// rooms is the import table. A new package needs a row, a removed one loses it.
+// docs/architecture.md draws the same picture for people.
+var rooms = []room{
+	// What both halves share.
+	{
+		path: "protocol",
+		why:  "what crosses a boundary is linked into both halves and every client, so it costs nobody anything",
+	},
+	{
+		path:  "internal/jsonrpc",
+		rooms: []string{"protocol"},
+		why:   "one peer for both halves: it knows messages, not who sends them",
+	},
+	{
+		path:    "internal/fdpass",
+		foreign: []string{"golang.org/x/sys/unix"},
+		why:     "descriptors over a socketpair: plain mechanism, used on both sides of a jail",
+	},
+	{
+		path:    "internal/reap",
+		foreign: []string{"golang.org/x/sys/unix"},
+		why:     "waiting for children and orphans: plain mechanism",
+	},
+	{
+		path:    "internal/jail",
+		rooms:   []string{"internal/fdpass", "internal/reap", "protocol"},
+		foreign: []string{"golang.org/x/sys/unix"},
+		why:     "its child half runs before anything is trusted: what it links is what an attacker finds there",
+	},
+	{
+		path:    "internal/jail/seccompgen",
+		foreign: []string{"github.com/elastic/go-seccomp-bpf", "golang.org/x/net/bpf", "golang.org/x/sys/unix"},
+		why:     "assembles the filters when they are written, so that nothing does when a worker starts",
+	},
+
+	// The jailed half.
+	{
+		path:  "internal/tool",
+		rooms: []string{"internal/fdpass", "internal/jail", "internal/reap", "protocol"},
+		foreign: []string{
+			"golang.org/x/sys/unix",
+		},
+		why: "what an agent can do; which agent asks is none of its business",
+	},
+	{
+		path:  "internal/agent",
+		rooms: []string{"internal/tool", "protocol"},
+		why:   "message to tool to event; it reaches the host through the events it emits alone",
+	},
+	{
+		path:  "internal/agent/shell",
+		rooms: []string{"internal/agent", "internal/jail", "internal/tool", "protocol"},
+		why:   "one agent; the others do not know it",
+	},
+	{
+		path: "internal/worker",
+		rooms: []string{
+			"internal/agent", "internal/agent/shell", "internal/fdpass", "internal/jail", "internal/jsonrpc",
+			"internal/reap", "internal/tool", "protocol",
+		},
+		foreign: []string{"golang.org/x/sys/unix"},
+		why:     "wires the jailed half, and nothing of the host's",
+	},
+	{
+		path:  "cmd/carrel-worker",
+		rooms: []string{"internal/jail", "internal/tool", "internal/worker"},
+		why:   "chooses which part of the jailed half this process is",
+	},
+
+	// The host half.
+	{
+		path:  "internal/engine",
+		rooms: []string{"protocol"},
+		why:   "the seam: the pool sees processes, not how they come to be",
+	},
+	{
+		path:    "internal/engine/local",
+		rooms:   []string{"internal/engine", "internal/jail", "internal/workspace", "protocol"},
+		foreign: []string{"golang.org/x/sys/unix"},
+		why:     "the one room of the host that starts sandboxes of this machine",
+	},
+	{
+		path:    "internal/pool",
+		rooms:   []string{"internal/engine", "internal/jsonrpc", "protocol"},
+		foreign: []string{"golang.org/x/sync"},
+		why:     "lends workers of any engine; it stores nothing and answers nobody's HTTP",
+	},
+	{
+		path:    "internal/workspace",
+		rooms:   []string{"protocol"},
+		foreign: []string{"github.com/oklog/ulid/v2", "golang.org/x/sys/unix"},
+		why:     "users' directories, whatever runs in them",
+	},
+	{
+		path:  "internal/broker",
+		rooms: []string{"internal/store", "protocol"},
+		why:   "the only room with keys: the less it links, the fewer can leak them",
+	},
+	{
+		path:    "internal/store",
+		rooms:   []string{"protocol"},
+		foreign: []string{"github.com/pressly/goose/v3", "modernc.org/sqlite"},
+		why:     "the one room with a database, so that another can take its place",
+	},
+	{
+		path:    "internal/store/storetest",
+		rooms:   []string{"internal/store", "protocol"},
+		foreign: []string{"github.com/google/go-cmp"},
+		why:     "what every store has to do, whichever it is",
+	},
+	{
+		path:  "internal/httpapi",
+		rooms: []string{"protocol"},
+		why:   "speaks to its own small Service, so that it can be tested without a pool, and a pool without it",
+	},
+	{
+		path: ".",
+		rooms: []string{
+			"internal/broker", "internal/engine", "internal/engine/local", "internal/httpapi", "internal/jail",
+			"internal/pool", "internal/store", "internal/workspace", "protocol",
+		},
+		foreign: []string{"github.com/caarlos0/env/v11", "github.com/oklog/ulid/v2", "golang.org/x/sync", "golang.org/x/sys/unix"},
+		why:     "the front door wires the rooms of the host half",
+	},
+	{
+		path:  "client",
+		rooms: []string{"protocol"},
+		why:   "whoever embeds the client must not get a database with it",
+	},
+	{
+		path:    "cmd/carrel",
+		rooms:   []string{".", "client", "protocol"},
+		foreign: []string{"github.com/alecthomas/kong", "golang.org/x/sys/unix"},
+		why:     "chooses a command; what a command does is the front door's",
+	},
+
+	// What holds the rest.
+	{path: "internal/architecture", why: "this test"},
+	{path: "tools/testcount", why: "the gate's counter builds before anything else does"},
+}
+
+// ban keeps packages, with all below them, out of everything that the jailed half
+// links, through whichever room they would come in.
+type ban struct {
+	paths []string // import paths
+	why   string
+}
+
+// jailedHalf is the program that the bans are about.
+const jailedHalf = "carrel/cmd/carrel-worker"
+
+// bans is what the jailed half never links. It starts faster for it, and what is
+// not there can neither leak nor be turned against the host.
+var bans = []ban{
+	{
+		paths: []string{"carrel/internal/broker"},
+		why:   "keys: the jailed half cannot even name one",
+	},
+	{
+		paths: []string{
+			"carrel/internal/engine", "carrel/internal/httpapi", "carrel/internal/pool", "carrel/internal/store",
+			"carrel/internal/workspace", "carrel/client",
+		},
+		why: "the host half",
+	},
+	{
+		paths: []string{"database/sql", "modernc.org", "github.com/pressly/goose", "github.com/jackc/pgx"},
+		why:   "database drivers: events leave a sandbox over JSON-RPC alone",
+	},
+	{
+		paths: []string{"github.com/prometheus"},
+		why:   "metrics: the host measures",
+	},
+	{
+		paths: []string{
+			"net/http", "github.com/danielgtaylor/huma", "github.com/go-chi/chi", "github.com/gin-gonic/gin",
+			"github.com/labstack/echo", "google.golang.org/grpc",
+		},
+		why: "HTTP: a worker serves nobody and calls nobody; net/http alone costs start time and memory",
+	},
+	{
+		paths: []string{"github.com/elastic/go-seccomp-bpf", "golang.org/x/net/bpf", "github.com/moby/profiles"},
+		why:   "a filter assembler: filters are assembled when they are written",
+	},
+	{
+		paths: []string{"github.com/alecthomas/kong", "github.com/caarlos0/env"},
+		why:   "flags and configuration: the orchestrator tells a worker all it needs",
+	},
+	{
+		paths: []string{"testing", "net/http/pprof", "plugin"},
+		why:   "test and debugging doors",
+	},
+}

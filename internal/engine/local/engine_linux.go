@@ -1,0 +1,213 @@
+// Package local starts workers as processes of this machine, each in a jail of
+// its own (package jail), with its user's directory (package workspace).
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"carrel/internal/engine"
+	"carrel/internal/fdpass"
+	"carrel/internal/jail"
+	"carrel/internal/workspace"
+	"carrel/protocol"
+)
+
+// Options says what an Engine starts and where.
+type Options struct {
+	Worker string // path of carrel-worker
+	Dirs   *workspace.Dirs
+	Limits jail.Limits
+	// Without names the layers that a configuration of degraded isolation lets
+	// sandboxes do without on this host.
+	Without []string
+	// Env makes the whole environment of a user's worker.
+	Env    func(userID string) []string
+	Logger *slog.Logger
+}
+
+// Engine starts workers through one spawner process, which it replaces when it
+// has died. It starts no goroutines of its own; each process has two.
+type Engine struct {
+	o Options
+
+	mu      sync.Mutex
+	spawner *jail.Spawner
+	closed  bool
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+// New makes an engine; the spawner is started with the first worker.
+func New(o Options) *Engine { return &Engine{o: o} }
+
+// Close kills every worker that is left, with all they started, and waits for
+// the spawner's end.
+func (e *Engine) Close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	if e.spawner != nil {
+		e.spawner.Close()
+	}
+}
+
+// Start implements [engine.Engine]. A worker for a known user gets that user's
+// own host uid from the first where the daemon is root.
+func (e *Engine) Start(ctx context.Context, spec engine.Spec) (engine.Process, error) {
+	p := &process{engine: e, done: make(chan struct{})}
+	if err := p.start(ctx, spec); err != nil {
+		p.abandon()
+		return nil, startError(err)
+	}
+	return p, nil
+}
+
+// startError gives an error its code, unless it has one.
+func startError(err error) error {
+	if _, ok := errors.AsType[*protocol.Error](err); ok {
+		return err
+	}
+	return protocol.Errorf(protocol.CodeWorkerStartFailed, "start worker: %w", err)
+}
+
+// living returns the spawner, a new one if the last has died.
+func (e *Engine) living() (*jail.Spawner, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, protocol.Errorf(protocol.CodeShuttingDown, "the engine is closed")
+	}
+	if e.spawner != nil {
+		select {
+		case <-e.spawner.Done():
+			e.spawner.Close()
+			e.spawner = nil
+		default:
+			return e.spawner, nil
+		}
+	}
+	log := &logWriter{logger: e.o.Logger, attrs: []any{"process", "spawner"}}
+	s, err := jail.StartSpawner(e.o.Worker, log)
+	if err != nil {
+		return nil, err
+	}
+	e.spawner = s
+	return s, nil
+}
+
+// hostUID is the uid a worker has on the host: its user's own under root, else
+// the daemon's.
+func hostUID(dir *workspace.Dir) (int, error) {
+	if os.Geteuid() != 0 {
+		return os.Geteuid(), nil
+	}
+	if dir == nil {
+		return 0, errors.New("as root a worker needs to know its user from the start")
+	}
+	return dir.UID, nil
+}
+
+func (p *process) start(ctx context.Context, spec engine.Spec) (err error) {
+	begin := time.Now()
+	if spec.UserID != "" {
+		if p.dir, err = p.engine.o.Dirs.Open(ctx, spec.UserID); err != nil {
+			return err
+		}
+	}
+	uid, err := hostUID(p.dir)
+	if err != nil {
+		return err
+	}
+	spawner, err := p.engine.living()
+	if err != nil {
+		return err
+	}
+	stdio, err := p.openLines()
+	if err != nil {
+		return err
+	}
+	p.child, err = spawner.Spawn(ctx, uid, p.engine.o.Without, stdio, nil)
+	fdpass.CloseAll(stdio[:])
+	if err != nil {
+		return &jail.SetupError{Step: jail.StepClone, Err: err}
+	}
+	p.steps = append(p.steps, jail.StepTime{Step: jail.StepClone, Took: time.Since(begin)})
+	p.watch()
+
+	mounts, err := jail.TakeMounts(p.engine.o.Worker)
+	if err != nil {
+		return err
+	}
+	defer mounts.Close()
+	plan := jail.Plan{Worker: p.engine.o.Worker, Limits: p.engine.o.Limits, Without: p.engine.o.Without}
+	steps, err := p.control.Build(ctx, plan, mounts.Program)
+	if err != nil {
+		return err
+	}
+	p.steps = append(p.steps, steps...)
+	return nil
+}
+
+// openLines makes the worker's stdio and control line and returns its ends.
+func (p *process) openLines() (theirs [4]*os.File, err error) {
+	defer func() {
+		if err != nil {
+			fdpass.CloseAll(theirs[:])
+		}
+	}()
+	if theirs[0], p.stream.stdin, err = os.Pipe(); err != nil {
+		return theirs, fmt.Errorf("pipe: %w", err)
+	}
+	if p.stream.stdout, theirs[1], err = os.Pipe(); err != nil {
+		return theirs, fmt.Errorf("pipe: %w", err)
+	}
+	if p.stderr, theirs[2], err = os.Pipe(); err != nil {
+		return theirs, fmt.Errorf("pipe: %w", err)
+	}
+	p.control, theirs[3], err = jail.NewControl()
+	return theirs, err
+}
+
+// Bind implements [engine.Process].
+func (p *process) Bind(ctx context.Context, b engine.Binding) error {
+	if err := p.bind(ctx, b); err != nil {
+		return startError(err)
+	}
+	return nil
+}
+
+func (p *process) bind(ctx context.Context, b engine.Binding) (err error) {
+	if p.dir == nil {
+		if p.dir, err = p.engine.o.Dirs.Open(ctx, b.UserID); err != nil {
+			return err
+		}
+	}
+	if p.dir.UserID != b.UserID {
+		return errors.New("this worker was started for another user")
+	}
+	binding := jail.Binding{
+		UserID:    b.UserID,
+		Workspace: filepath.Join(p.dir.Path, "workspace"),
+		Home:      filepath.Join(p.dir.Path, "home"),
+		Env:       p.engine.o.Env(b.UserID),
+	}
+	mounts, err := jail.TakeMounts("", binding.Workspace, binding.Home)
+	if err != nil {
+		return err
+	}
+	defer mounts.Close()
+	steps, err := p.control.Bind(ctx, binding, mounts.User...)
+	if err != nil {
+		return err
+	}
+	p.steps = append(p.steps, steps...)
+	p.control.Close()
+	return nil
+}

@@ -1,0 +1,255 @@
+package carrel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"carrel/internal/engine/local"
+	"carrel/internal/httpapi"
+	"carrel/internal/jail"
+	"carrel/internal/pool"
+	"carrel/internal/store"
+	"carrel/internal/workspace"
+	"carrel/protocol"
+)
+
+// Orchestrator takes users' messages, has each worked on in that user's own
+// sandbox, and keeps what happened. It is safe for concurrent use.
+//
+// It has one goroutine for the pool and one for each going run. Shutdown ends
+// them all and waits.
+type Orchestrator struct {
+	cfg       Config
+	log       *slog.Logger
+	version   string
+	startedAt time.Time
+	isolation protocol.IsolationReport
+
+	dirs   *workspace.Dirs
+	store  *store.Store
+	engine *local.Engine
+	pool   *pool.Pool
+
+	// root is the context of everything that outlives a caller's: runs and pool.
+	root   context.Context
+	stop   context.CancelCauseFunc
+	poolWG sync.WaitGroup
+	runsWG sync.WaitGroup
+
+	mu      sync.Mutex
+	closing bool
+	going   map[string]*goingRun // by run id
+}
+
+// Option changes what New makes.
+type Option func(*Orchestrator)
+
+// WithLogger gives the log; without it nothing is logged.
+func WithLogger(l *slog.Logger) Option { return func(o *Orchestrator) { o.log = l } }
+
+// WithVersion gives the version that /healthz and /v1/system tell.
+func WithVersion(v string) Option { return func(o *Orchestrator) { o.version = v } }
+
+// New checks the configuration and the host's isolation, opens the base
+// directory and the database, and ends what a killed predecessor left. Errors: a
+// *[ConfigError]; a *protocol.Error with CodeIsolationUnavailable that names each
+// missing layer and its fix; what stands in the way on disk.
+//
+// ctx bounds New alone. Call Shutdown in the end.
+func New(ctx context.Context, cfg Config, options ...Option) (*Orchestrator, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	o := &Orchestrator{
+		cfg:       cfg,
+		log:       slog.New(slog.DiscardHandler),
+		version:   "dev",
+		startedAt: time.Now(),
+		going:     make(map[string]*goingRun),
+	}
+	for _, option := range options {
+		option(o)
+	}
+	o.root, o.stop = context.WithCancelCause(context.WithoutCancel(ctx))
+	if err := o.open(ctx); err != nil {
+		return nil, errors.Join(err, o.close())
+	}
+	return o, nil
+}
+
+func (o *Orchestrator) open(ctx context.Context) (err error) {
+	worker, err := o.cfg.workerPath()
+	if err != nil {
+		return err
+	}
+	o.isolation = Isolation(ctx, o.cfg)
+	if err := CheckIsolation(o.isolation); err != nil {
+		return err
+	}
+	if o.dirs, err = workspace.Open(ctx, workspace.Options{
+		BaseDir:  o.cfg.BaseDir,
+		Root:     os.Geteuid() == 0,
+		UIDFirst: int(o.cfg.UIDRange.First),
+		UIDCount: int(o.cfg.UIDRange.Count),
+		Logger:   o.log,
+	}); err != nil {
+		return err
+	}
+	if o.store, err = store.Open(ctx, store.Options{URL: o.cfg.DatabaseURL, Logger: o.log}); err != nil {
+		return err
+	}
+	if err := o.endInterrupted(ctx); err != nil {
+		return err
+	}
+	o.engine = local.New(local.Options{
+		Worker:  worker,
+		Dirs:    o.dirs,
+		Limits:  o.cfg.jailLimits(),
+		Without: jail.Without(o.isolation),
+		Env:     o.cfg.workerEnv,
+		Logger:  o.log,
+	})
+	o.startPool()
+	return nil
+}
+
+func (o *Orchestrator) startPool() {
+	o.pool = pool.New(o.engine, pool.Options{
+		MaxWorkers:     o.cfg.MaxWorkers,
+		Warm:           o.cfg.warmWorkers(),
+		MaxRequests:    o.cfg.MaxRequests,
+		MaxRunsPerUser: o.cfg.MaxRunsPerUser,
+		QueueSize:      o.cfg.QueueSize,
+		QueueTimeout:   o.cfg.QueueTimeout,
+		StartupTimeout: o.cfg.StartupTimeout,
+		IdleTimeout:    o.cfg.IdleTimeout,
+		PingInterval:   30 * time.Second,
+		Agent:          o.cfg.Agent,
+		Limits:         protocol.WorkerLimits{MaxRuns: o.cfg.MaxRunsPerUser},
+		Isolation:      o.isolation.State,
+		Logger:         o.log,
+	})
+	o.poolWG.Go(func() {
+		if err := o.pool.Run(o.root); err != nil {
+			o.log.ErrorContext(o.root, "pool ended", "error", err)
+		}
+	})
+}
+
+// endInterrupted gives an ending to the runs that a predecessor left going: it
+// was killed, and its workers with it.
+func (o *Orchestrator) endInterrupted(ctx context.Context) error {
+	runs, err := o.store.Unfinished(ctx)
+	if err != nil {
+		return err
+	}
+	for _, run := range runs {
+		r := &recorder{store: o.store, runID: run.RunID, seq: run.LastSeq}
+		err := r.end(ctx, protocol.Errorf(protocol.CodeInterrupted, "the daemon ended while the run was going"))
+		if err != nil {
+			return fmt.Errorf("end interrupted run %s: %w", run.RunID, err)
+		}
+	}
+	if len(runs) > 0 {
+		o.log.WarnContext(ctx, "runs of the last daemon are marked interrupted", "runs", len(runs))
+	}
+	return nil
+}
+
+// Handler is the HTTP API. loopback tells that its listener is reached from this
+// machine alone.
+func (o *Orchestrator) Handler(loopback bool) http.Handler {
+	return httpapi.New(service{o}, httpapi.Options{Logger: o.log, Version: o.version, Loopback: loopback})
+}
+
+// Server is a server for the HTTP API on the configured address, with the
+// timeouts that suit it. The caller serves, and shuts it down between
+// [Orchestrator.Drain] and [Orchestrator.Shutdown].
+func (o *Orchestrator) Server() *http.Server {
+	host, _, err := net.SplitHostPort(o.cfg.Listen)
+	return httpapi.NewServer(o.Handler(err == nil && isLoopback(host)), o.log)
+}
+
+// Drain ends the runs: no new ones, and going ones have until ctx ends to come
+// to their own end; then they are interrupted. Their readers can still read.
+func (o *Orchestrator) Drain(ctx context.Context) {
+	o.mu.Lock()
+	o.closing = true
+	o.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		o.runsWG.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		o.interrupt(protocol.Errorf(protocol.CodeInterrupted, "the daemon was shut down while the run was going"))
+		<-ended // bounded by the pool's grace for a canceled run
+	}
+}
+
+// Shutdown drains, ends every worker and closes what is open. Nothing is left
+// running afterwards.
+func (o *Orchestrator) Shutdown(ctx context.Context) error {
+	o.Drain(ctx)
+	return o.close()
+}
+
+// interrupt cancels every going run.
+func (o *Orchestrator) interrupt(cause error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, g := range o.going {
+		g.cancel(cause)
+	}
+}
+
+// close lets go of what open made, in reverse; no run is going.
+func (o *Orchestrator) close() error {
+	var errs []error
+	if o.pool != nil {
+		// No lease is left: this only waits for idle workers to be gone.
+		errs = append(errs, o.pool.Shutdown(o.root))
+	}
+	o.stop(nil)
+	o.poolWG.Wait()
+	if o.engine != nil {
+		o.engine.Close()
+	}
+	if o.store != nil {
+		errs = append(errs, o.store.Close())
+	}
+	if o.dirs != nil {
+		errs = append(errs, o.dirs.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// workerPath finds the program of the jailed half.
+func (c *Config) workerPath() (string, error) {
+	path := c.WorkerPath
+	if path == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return "", fmt.Errorf("find carrel-worker: %w", err)
+		}
+		path = filepath.Join(filepath.Dir(self), "carrel-worker")
+	}
+	path, err := filepath.Abs(path)
+	if err == nil {
+		_, err = os.Stat(path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("find carrel-worker: %w (it belongs beside carrel; else set SANDBOX_WORKER_PATH)", err)
+	}
+	return path, nil
+}

@@ -1,0 +1,106 @@
+package carrel
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"carrel/internal/pool"
+	"carrel/internal/store"
+	"carrel/protocol"
+)
+
+// recorder puts one run's events into the store. It is used by one goroutine at
+// a time: the pool's, which hands over the worker's events, and afterwards the
+// run's own.
+type recorder struct {
+	store *store.Store
+	runID string
+	seq   int64 // of the last event
+	ended bool  // an ending was stored or is on its way
+}
+
+// take stores an event of the worker. ctx is the run's: its cause names what
+// ended it.
+func (r *recorder) take(ctx context.Context, ev protocol.EventParams) error {
+	if ev.Type == protocol.EventRunError {
+		ev.Data = reason(ctx, ev.Data)
+	}
+	err := r.append(context.WithoutCancel(ctx), protocol.Event{
+		RunID: r.runID, Seq: ev.Seq, Time: time.Now(), Type: ev.Type, Data: ev.Data,
+	})
+	if err != nil {
+		return err
+	}
+	r.ended = ev.Type.Ends()
+	return nil
+}
+
+// reason puts the host's reason into a RUN_ERROR of a canceled run: the worker
+// is told to cancel, not whether a person, the clock or a shutdown wants it.
+func reason(ctx context.Context, data json.RawMessage) json.RawMessage {
+	cause, ok := errors.AsType[*protocol.Error](context.Cause(ctx))
+	if !ok {
+		return data
+	}
+	var told protocol.RunError
+	if err := json.Unmarshal(data, &told); err != nil || told.Code != protocol.CodeCanceled {
+		return data
+	}
+	told.Code, told.Message = cause.Code, cause.Message
+	changed, err := json.Marshal(told)
+	if err != nil {
+		return data
+	}
+	return changed
+}
+
+// end stores an ending that the worker could not give, and waits until it is
+// stored.
+func (r *recorder) end(ctx context.Context, err error) error {
+	ending := protocol.RunError{Code: protocol.CodeInternal, Message: "an internal error; the daemon's log tells more"}
+	if e, ok := errors.AsType[*protocol.Error](err); ok {
+		ending.Code, ending.Message = e.Code, e.Message
+	}
+	if death, ok := errors.AsType[*pool.DeathError](err); ok {
+		ending.Cause = &death.Cause
+	}
+	data, err := json.Marshal(ending)
+	if err != nil {
+		return fmt.Errorf("encode ending: %w", err)
+	}
+	if err := r.settle(ctx); err != nil {
+		return err
+	}
+	ev := protocol.Event{RunID: r.runID, Seq: r.seq + 1, Time: time.Now(), Type: protocol.EventRunError, Data: data}
+	if err := r.append(ctx, ev); err != nil {
+		return err
+	}
+	if err := r.store.Flush(ctx, r.runID); err != nil {
+		return err
+	}
+	r.ended = true
+	return nil
+}
+
+// settle waits for what was appended, and finds out which event is the last one
+// stored: after a failed write there are fewer than were appended.
+func (r *recorder) settle(ctx context.Context) error {
+	_ = r.store.Flush(ctx, r.runID) // its failure was told by an Append, or shows next
+	seq, err := r.store.LastSeq(ctx, r.runID)
+	if err != nil {
+		return err
+	}
+	r.seq = seq
+	return nil
+}
+
+func (r *recorder) append(ctx context.Context, ev protocol.Event) error {
+	if err := r.store.Append(ctx, ev); err != nil {
+		return err
+	}
+	r.seq = ev.Seq
+	return nil
+}

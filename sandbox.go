@@ -1,0 +1,103 @@
+package carrel
+
+import (
+	"context"
+
+	"carrel/internal/pool"
+	"carrel/protocol"
+)
+
+// Exec runs one command in a user's sandbox, to its end; ctx's end stops it.
+// Where sink is not nil it is given the output as it comes, from one goroutine,
+// and its error stops the command.
+func (o *Orchestrator) Exec(ctx context.Context, userID string, req protocol.ExecRequest, sink func(protocol.EventType, protocol.ExecOutput) error) (protocol.ExecResult, error) {
+	if err := protocol.CheckUserID(userID); err != nil {
+		return protocol.ExecResult{}, err
+	}
+	if err := o.enter(); err != nil {
+		return protocol.ExecResult{}, err
+	}
+	defer o.runsWG.Done()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	key := newID("exec_")
+	o.mu.Lock()
+	o.going[key] = &goingRun{cancel: cancel} // for a shutdown; no caller knows its name
+	o.mu.Unlock()
+	defer func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		delete(o.going, key)
+	}()
+	lease, err := o.pool.Acquire(ctx, userID, pool.AcquireOptions{})
+	if err != nil {
+		return protocol.ExecResult{}, err
+	}
+	defer lease.Release()
+	timeout := o.timeout(req.TimeoutSeconds)
+	ctx, stop := context.WithTimeoutCause(ctx, timeout,
+		protocol.Errorf(protocol.CodeRunTimeout, "the command took longer than %s", timeout))
+	defer stop()
+	params := protocol.ExecParams{ExecRequest: req, ExecID: key}
+	if sink == nil {
+		return lease.Exec(ctx, params, nil)
+	}
+	return lease.Exec(ctx, params, func(p protocol.ExecOutputParams) error {
+		return sink(p.Type, protocol.ExecOutput{Text: p.Text})
+	})
+}
+
+// Sandboxes shows the live pool.
+func (o *Orchestrator) Sandboxes() protocol.Sandboxes { return o.pool.Sandboxes() }
+
+// Sandbox shows one user's sandbox: its worker, if one lives, and what it may use.
+func (o *Orchestrator) Sandbox(ctx context.Context, userID string) (protocol.SandboxInfo, error) {
+	if err := protocol.CheckUserID(userID); err != nil {
+		return protocol.SandboxInfo{}, err
+	}
+	disk, err := o.dirs.DiskUsage(ctx, userID)
+	if err != nil {
+		return protocol.SandboxInfo{}, err
+	}
+	info := protocol.SandboxInfo{
+		UserID:    userID,
+		DiskBytes: disk,
+		Isolation: o.isolation,
+		Limits: protocol.SandboxLimits{
+			MemoryBytes: int64(o.cfg.MemoryLimit),
+			CPUs:        o.cfg.CPULimit,
+			PIDs:        o.cfg.PIDsLimit,
+			DiskBytes:   int64(o.cfg.DiskQuota),
+		},
+	}
+	if live, ok := o.pool.Sandbox(userID); ok {
+		info.Sandbox = &live
+	}
+	return info, nil
+}
+
+// RetireSandbox ends a user's worker, its going runs with it, and with purge
+// removes the user's directory.
+func (o *Orchestrator) RetireSandbox(ctx context.Context, userID string, purge bool) error {
+	if err := protocol.CheckUserID(userID); err != nil {
+		return err
+	}
+	if err := o.pool.Retire(ctx, userID); err != nil {
+		return err
+	}
+	if !purge {
+		return nil
+	}
+	return o.dirs.Remove(ctx, userID)
+}
+
+// System describes the daemon.
+func (o *Orchestrator) System() protocol.System {
+	return protocol.System{
+		Version:       o.version,
+		StartedAt:     o.startedAt.UTC(),
+		Isolation:     o.isolation,
+		Pool:          o.pool.Figures(),
+		Configuration: o.cfg.Redacted(),
+	}
+}

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# What the tests need besides Go: git and a C compiler (the race detector links C),
+# and as root setpriv and useradd for the rootless half. As root, where apt is there,
+# what is missing is installed; else this says what to install, and fails.
+set -euo pipefail
+
+missing=()
+need() { # COMMAND PACKAGE…
+  command -v "$1" >/dev/null || missing+=("${@:2}")
+}
+need go golang
+need git git
+# A compiler without the C library's headers is none.
+printf '#include <stdlib.h>\n' | "${CC:-gcc}" -E - >/dev/null 2>&1 || missing+=(gcc libc6-dev)
+if [ "$(id -u)" = 0 ]; then
+  need setpriv util-linux
+  need flock util-linux
+  need useradd passwd
+fi
+[ "${#missing[@]}" -gt 0 ] || exit 0
+
+if [[ " ${missing[*]} " == *" golang "* ]]; then
+  # A distribution's Go is too old; go.mod names the version.
+  echo "needs.sh: install Go $(sed -n 's/^go //p' go.mod) or newer: https://go.dev/dl" >&2
+  exit 1
+fi
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  echo "needs.sh: the tests need packages that are missing here; install: ${missing[*]} (Debian's names)" >&2
+  exit 1
+fi
+echo "needs.sh: installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null

@@ -1,0 +1,56 @@
+package carrel
+
+import (
+	"context"
+
+	"carrel/internal/httpapi"
+	"carrel/protocol"
+)
+
+// service is the Orchestrator as the HTTP API asks for it.
+type service struct{ o *Orchestrator }
+
+var _ httpapi.Service = service{}
+
+func (s service) Execute(ctx context.Context, sub httpapi.Submission) (protocol.Run, bool, error) {
+	return s.o.execute(ctx, sub.Request, sub.Caller, sub.IdempotencyKey)
+}
+
+func (s service) Cancel(ctx context.Context, runID string) error { return s.o.Cancel(ctx, runID) }
+
+func (s service) Run(ctx context.Context, runID string) (protocol.Run, error) {
+	return s.o.Run(ctx, runID)
+}
+
+func (s service) Runs(ctx context.Context, q protocol.RunQuery) (protocol.RunPage, error) {
+	return s.o.store.Runs(ctx, q)
+}
+
+func (s service) Events(ctx context.Context, runID string, after int64) (httpapi.EventReader, error) {
+	return s.o.store.Events(ctx, runID, after)
+}
+
+func (s service) Exec(ctx context.Context, userID string, req protocol.ExecRequest, sink httpapi.ExecSink) (protocol.ExecResult, error) {
+	return s.o.Exec(ctx, userID, req, sink)
+}
+
+func (s service) Sandboxes(context.Context) (protocol.Sandboxes, error) {
+	return s.o.Sandboxes(), nil
+}
+
+func (s service) Sandbox(ctx context.Context, userID string) (protocol.SandboxInfo, error) {
+	return s.o.Sandbox(ctx, userID)
+}
+
+func (s service) RetireSandbox(ctx context.Context, userID string, purge bool) error {
+	return s.o.RetireSandbox(ctx, userID, purge)
+}
+
+func (s service) System(context.Context) (protocol.System, error) { return s.o.System(), nil }
+
+func (s service) Ready(context.Context) error {
+	if s.o.isClosing() {
+		return protocol.Errorf(protocol.CodeShuttingDown, "the daemon is shutting down")
+	}
+	return nil
+}
