@@ -56,7 +56,7 @@ func (c Config) checkTags() []Fault {
 		if words == nil {
 			continue
 		}
-		given, isList := v.Interface().([]string)
+		given, isList := reflect.TypeAssert[[]string](v)
 		if !isList {
 			given = []string{v.String()}
 		}

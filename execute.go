@@ -59,7 +59,7 @@ func (o *Orchestrator) execute(ctx context.Context, req protocol.ExecuteRequest,
 	if err != nil || existing {
 		return run, existing, err
 	}
-	ctx, cancel := context.WithCancelCause(o.root)
+	ctx, cancel := context.WithCancelCause(o.root) //nolint:contextcheck // a run outlives the caller who asked for it
 	g := &goingRun{cancel: cancel}
 	o.mu.Lock()
 	o.going[run.RunID] = g

@@ -60,9 +60,9 @@ const isolationStrict = "strict"
 // jailLimits are the limits that a sandbox is given from inside.
 func (c *Config) jailLimits() jail.Limits {
 	l := jail.DefaultLimits()
-	l.PIDs = uint64(c.PIDsLimit)        //nolint:gosec // checked to be positive
-	l.FileBytes = uint64(c.DiskQuota)   //nolint:gosec // checked to be positive
-	l.DataBytes = uint64(c.MemoryLimit) //nolint:gosec // checked to be positive
+	l.PIDs = uint64(c.PIDsLimit)
+	l.FileBytes = uint64(c.DiskQuota)
+	l.DataBytes = uint64(c.MemoryLimit)
 	return l
 }
 

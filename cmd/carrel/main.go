@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime"
@@ -40,9 +41,7 @@ type cli struct {
 func (c *cli) loadConfig(overrides map[string]string) (carrel.Config, error) {
 	all := make(map[string]string, len(overrides)+len(c.Set))
 	for _, m := range []map[string]string{c.Set, overrides} {
-		for key, value := range m {
-			all[key] = value
-		}
+		maps.Copy(all, m)
 	}
 	return carrel.LoadConfig(carrel.ConfigSource{Environ: os.Environ(), File: c.Config, Overrides: all})
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/mattn/go-isatty"
@@ -29,11 +30,12 @@ type serveCmd struct {
 
 // Help adds the configuration to `carrel serve --help`.
 func (serveCmd) Help() string {
-	text := "Configuration (environment, or --config, or --set):\n"
+	var text strings.Builder
+	text.WriteString("Configuration (environment, or --config, or --set):\n")
 	for _, k := range (carrel.Config{}).Table() {
-		text += fmt.Sprintf("\n%s (%s): %s\n", k.Key, k.Default, k.Meaning)
+		fmt.Fprintf(&text, "\n%s (%s): %s\n", k.Key, k.Default, k.Meaning)
 	}
-	return text
+	return text.String()
 }
 
 func (s *serveCmd) Run(ctx context.Context, c *cli, out *output) error {
@@ -47,7 +49,7 @@ func (s *serveCmd) Run(ctx context.Context, c *cli, out *output) error {
 	}
 	log := newLogger(cfg)
 	for _, w := range cfg.Warnings() {
-		log.WarnContext(ctx, w)
+		log.WarnContext(ctx, "configuration", "warning", w)
 	}
 	signals, stop := interrupted()
 	defer stop()

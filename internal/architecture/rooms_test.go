@@ -82,13 +82,18 @@ var rooms = []room{
 
 	// The host half.
 	{
+		path:    "internal/cgroup",
+		foreign: []string{"golang.org/x/sys/unix"},
+		why:     "the kernel's own bounds around a sandbox; it knows no sandbox",
+	},
+	{
 		path:  "internal/engine",
 		rooms: []string{"protocol"},
 		why:   "the seam: the pool sees processes, not how they come to be",
 	},
 	{
 		path:    "internal/engine/local",
-		rooms:   []string{"internal/engine", "internal/jail", "internal/workspace", "protocol"},
+		rooms:   []string{"internal/cgroup", "internal/engine", "internal/fdpass", "internal/jail", "internal/workspace", "protocol"},
 		foreign: []string{"golang.org/x/sys/unix"},
 		why:     "the one room of the host that starts sandboxes of this machine",
 	},
@@ -143,7 +148,7 @@ var rooms = []room{
 	{
 		path:    "cmd/carrel",
 		rooms:   []string{".", "client", "protocol"},
-		foreign: []string{"github.com/alecthomas/kong", "golang.org/x/sys/unix"},
+		foreign: []string{"github.com/alecthomas/kong", "github.com/mattn/go-isatty", "golang.org/x/sys/unix"},
 		why:     "chooses a command; what a command does is the front door's",
 	},
 

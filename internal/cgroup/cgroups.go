@@ -143,7 +143,7 @@ func (c *Cgroups) sweepPassed(ctx context.Context, at place) error {
 	if err != nil {
 		return err
 	}
-	defer above.Close()
+	defer func() { _ = above.Close() }()
 	ours, err := above.open(c.name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -151,7 +151,7 @@ func (c *Cgroups) sweepPassed(ctx context.Context, at place) error {
 	if err != nil {
 		return fmt.Errorf("in %s: %w", at.dir, err)
 	}
-	defer ours.Close()
+	defer func() { _ = ours.Close() }()
 	if err := ours.lock(); err != nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func v2Place(h host, dir string) (place, *refusal) {
 	if err != nil {
 		return p, &refusal{reason: "v2: " + err.Error()}
 	}
-	defer t.Close()
+	defer func() { _ = t.Close() }()
 	offered, err := t.read("cgroup.controllers")
 	if err != nil {
 		return p, &refusal{reason: "v2: " + err.Error()}

@@ -51,7 +51,7 @@ func (c *Cgroups) New(id string, l Limits) (_ *Group, err error) {
 		for _, controller := range y.controllers {
 			for _, s := range l.settings(y.version, controller) {
 				err := y.ours.write(path.Join(id, s.file), s.value)
-				if err != nil && !(s.optional && errors.Is(err, fs.ErrNotExist)) {
+				if err != nil && (!s.optional || !errors.Is(err, fs.ErrNotExist)) {
 					return nil, fmt.Errorf("%s = %s: %w", s.file, s.value, err)
 				}
 			}

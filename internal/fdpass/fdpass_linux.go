@@ -95,7 +95,7 @@ func (c *Conn) Send(v any, files ...*os.File) error {
 	if len(body) > maxBytes || len(files) > maxFiles {
 		return fmt.Errorf("message of %d bytes and %d descriptors is too big", len(body), len(files))
 	}
-	frame := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body))) //nolint:gosec // bounded above
+	frame := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body)))
 	frame = append(frame, body...)
 	var rights []byte
 	if len(files) > 0 {

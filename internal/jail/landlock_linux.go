@@ -138,7 +138,7 @@ func handledBy(abi int) uint64 {
 func addRule(ruleset, fd int, access uint64) error {
 	attr := unix.LandlockPathBeneathAttr{
 		Allowed_access: access & handledBy(LandlockABI()),
-		Parent_fd:      int32(fd), //nolint:gosec // a descriptor
+		Parent_fd:      int32(fd),
 	}
 	_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH,
 		uintptr(unsafe.Pointer(&attr)), 0, 0, 0)

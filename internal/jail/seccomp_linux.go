@@ -10,7 +10,7 @@ import (
 // loadFilter puts every thread of this process under a filter (TSYNC). It needs
 // no_new_privs, and holds for all children for ever.
 func loadFilter(filter []unix.SockFilter) error {
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]} //nolint:gosec // at most BPF_MAXINSNS, 4096
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
 		unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
 	if errno != 0 {

@@ -222,7 +222,7 @@ func ServeSpawner(control *os.File) error {
 	if err != nil {
 		return fmt.Errorf("spawner: %w", err)
 	}
-	program, err := os.Open(path) //nolint:gosec // our own program
+	program, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("spawner: %w", err)
 	}

@@ -34,7 +34,7 @@ func (e *Error) Error() string { return fmt.Sprintf("%s (JSON-RPC error %d)", e.
 
 // Is compares the code alone: another implementation words its message its own way.
 func (e *Error) Is(target error) bool {
-	t, ok := target.(*Error) //nolint:errorlint // Is compares one link; errors.Is walks the chain.
+	t, ok := target.(*Error)
 	return ok && t.Code == e.Code
 }
 

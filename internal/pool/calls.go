@@ -192,8 +192,11 @@ func known(t protocol.EventType) bool {
 		protocol.EventToolCallResult, protocol.EventApprovalRequested, protocol.EventApprovalResolved,
 		protocol.EventUsage, protocol.EventRunFinished, protocol.EventRunError:
 		return true
+	case protocol.ExecStdout, protocol.ExecStderr, protocol.ExecExit: // of a command, not of a run
+		return false
+	default:
+		return false
 	}
-	return false
 }
 
 // execStream checks the output of one command.

@@ -139,7 +139,6 @@ type fakeWorker struct {
 	exit     protocol.ExitCause
 	conn     *jsonrpc.Conn
 	stopped  bool // SIGSTOP: answers nothing
-	memory   int64
 	canceled int
 }
 
@@ -353,7 +352,8 @@ func (w *fakeWorker) execute(ctx context.Context, p protocol.ExecuteParams) (any
 			emit(protocol.EventTextDelta, arg)
 		case "other":
 			_ = w.conn.Notify(ctx, protocol.MethodEvent, protocol.EventParams{
-				RunID: "run_other", Seq: 1, Type: protocol.EventRunStarted, Data: json.RawMessage(`{}`)})
+				RunID: "run_other", Seq: 1, Type: protocol.EventRunStarted, Data: json.RawMessage(`{}`),
+			})
 		case "stop":
 			w.mu.Lock()
 			w.stopped = true

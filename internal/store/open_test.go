@@ -52,7 +52,7 @@ func TestFilesAreForTheOwnerAlone(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(path, 0o644); err != nil { //nolint:gosec // what is to be put right
+	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	openAt(t, path, nil)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"sort"
 
 	"carrel/protocol"
@@ -63,7 +64,7 @@ func batchOf(events []protocol.Event) []protocol.Event {
 			return events[:i:i]
 		}
 	}
-	return events[:len(events):len(events)]
+	return slices.Clip(events)
 }
 
 func sizeOfAll(events []protocol.Event) int64 {

@@ -98,7 +98,7 @@ func (w *writer) removeRuns(ctx context.Context, condition string, arg any) (run
 	if err != nil {
 		return nil, fmt.Errorf("delete runs: %w", err)
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err tells
+	defer rows.Close()
 	for rows.Next() {
 		var id string
 		if err := rows.Scan(&id); err != nil {

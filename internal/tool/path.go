@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -42,8 +43,8 @@ func lookPath(name, dir string, env []string) (string, error) {
 }
 
 func pathOf(env []string) string {
-	for i := len(env) - 1; i >= 0; i-- { // the last one counts, as in execve's own reading
-		if path, ok := strings.CutPrefix(env[i], "PATH="); ok {
+	for _, e := range slices.Backward(env) { // the last one counts, as in execve's own reading
+		if path, ok := strings.CutPrefix(e, "PATH="); ok {
 			return path
 		}
 	}

@@ -23,7 +23,7 @@ func Main(ctx context.Context, args []string, stderr io.Writer) int {
 	// what others' signals to this process are judged by (trap 3).
 	runtime.LockOSThread()
 	if err := serve(ctx, args); err != nil {
-		fmt.Fprintf(stderr, "carrel-worker: %v\n", err)
+		_, _ = fmt.Fprintf(stderr, "carrel-worker: %v\n", err)
 		return 1
 	}
 	return 0

@@ -16,7 +16,7 @@ const within = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO
 // openAt opens name in the directory dir.
 func openAt(dir int, name string, flags int, mode uint32) (int, error) {
 	how := unix.OpenHow{
-		Flags:   uint64(flags | unix.O_CLOEXEC | unix.O_NOFOLLOW), //nolint:gosec // Flags are small and positive.
+		Flags:   uint64(flags | unix.O_CLOEXEC | unix.O_NOFOLLOW),
 		Mode:    uint64(mode),
 		Resolve: within,
 	}
@@ -106,7 +106,7 @@ func parseEntries(buf []byte) []entry {
 		}
 		name, _, _ := bytes.Cut(buf[head:length], []byte{0})
 		if s := string(name); s != "." && s != ".." && s != "" {
-			entries = append(entries, entry{s, int64(binary.NativeEndian.Uint64(buf[8:]))}) //nolint:gosec // A cookie, not a number.
+			entries = append(entries, entry{s, int64(binary.NativeEndian.Uint64(buf[8:]))})
 		}
 		buf = buf[length:]
 	}

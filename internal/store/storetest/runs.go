@@ -178,7 +178,7 @@ func eventsMoveRun(t *testing.T, s Store, _ *Clock) {
 }
 
 func endingDecidesStatus(t *testing.T, s Store, _ *Clock) {
-	for code, want := range map[protocol.Code]protocol.RunStatus{
+	for code, want := range map[protocol.Code]protocol.RunStatus{ //nolint:exhaustive // a choice of them
 		protocol.CodeCanceled:    protocol.StatusCanceled,
 		protocol.CodeInterrupted: protocol.StatusInterrupted,
 		protocol.CodeRunTimeout:  protocol.StatusFailed,
