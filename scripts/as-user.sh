@@ -9,7 +9,7 @@
 #
 #   PATH LANG GORACE REQUIRE_KERNEL   as they are
 #   HOME TMPDIR                       below that directory, the user's own
-#   SANDBOX_WORKER_PATH               the copied worker, if it was set
+#   SANDBOX_WORKER_PATH               the copied worker, if it was set; carrel beside it
 set -euo pipefail
 user=carrel-test
 binary=$1
@@ -39,6 +39,10 @@ environment=(PATH="$PATH" HOME="$dir/home" TMPDIR="$dir/tmp")
 if [ -n "${SANDBOX_WORKER_PATH:-}" ]; then
   cp "$SANDBOX_WORKER_PATH" "$dir/bin/carrel-worker"
   environment+=(SANDBOX_WORKER_PATH="$dir/bin/carrel-worker")
+  # Beside it stands the host half, for the end-to-end tests, and the attacker.
+  for program in carrel carrel-attacker; do
+    [ ! -e "${SANDBOX_WORKER_PATH%/*}/$program" ] || cp "${SANDBOX_WORKER_PATH%/*}/$program" "$dir/bin/"
+  done
 fi
 for name in LANG GORACE REQUIRE_KERNEL; do
   [ -z "${!name+set}" ] || environment+=("$name=${!name}")

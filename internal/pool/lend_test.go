@@ -174,7 +174,7 @@ func TestIdleWorkerIsRetiredAfterIdleTimeout(t *testing.T) {
 		if live, _ := r.engine.count(); live != 2 {
 			t.Fatalf("%d workers live before the timeout", live)
 		}
-		time.Sleep(1)
+		time.Sleep(1 * time.Nanosecond)
 		synctest.Wait()
 		if live, _ := r.engine.count(); live != 0 {
 			t.Errorf("%d workers live after the timeout", live)
