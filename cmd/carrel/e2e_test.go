@@ -92,8 +92,7 @@ func TestUserIDsThatLookAlikeNeverShareADirectory(t *testing.T) {
 func TestWorkerKilledInMidRunEndsItAndTheNextMessageWorks(t *testing.T) {
 	d := serve(t, t.TempDir())
 	run := d.start("ana", "echo going; sleep 1000", "going")
-	box := mustSandboxes(d).Sandboxes[0]
-	if err := syscall.Kill(box.PID, syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(workerOf(d, "ana").PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	e := d.ending(run.RunID)
@@ -212,6 +211,18 @@ func mustSandboxes(d *daemon) protocol.Sandboxes {
 		d.t.Fatal(err)
 	}
 	return all
+}
+
+// workerOf is a user's worker; warm ones, which are nobody's, stand in the list too.
+func workerOf(d *daemon, user string) protocol.Sandbox {
+	d.t.Helper()
+	for _, s := range mustSandboxes(d).Sandboxes {
+		if s.UserID == user {
+			return s
+		}
+	}
+	d.t.Fatalf("%q has no worker", user)
+	return protocol.Sandbox{}
 }
 
 func itoa(n int) string {
