@@ -13,6 +13,7 @@ export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 GOLANGCI := bin/tools/golangci-lint
 export SANDBOX_WORKER_PATH ?= $(CURDIR)/bin/carrel-worker
+export CARREL_TEST_ATTACKER ?= $(CURDIR)/bin/carrel-attacker
 
 .PHONY: help
 help: ## list the targets
@@ -21,6 +22,10 @@ help: ## list the targets
 .PHONY: build
 build: ## build carrel and carrel-worker into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/carrel ./cmd/carrel-worker
+
+.PHONY: test-programs
+test-programs: build # the attacker stands beside the programs it attacks
+	CGO_ENABLED=0 go build -trimpath -o bin/carrel-attacker ./internal/jail/attack/attacker
 
 .PHONY: run
 run: build ## build, then serve on loopback
@@ -31,7 +36,7 @@ test: ## the gate: install what is missing, format, vet, lint, architecture, eve
 	scripts/gate.sh
 
 .PHONY: test-rootless
-test-rootless: build tools ## the kernel tests as an ordinary user
+test-rootless: test-programs tools ## the kernel tests as an ordinary user
 	scripts/rootless.sh
 
 .PHONY: fmt
@@ -55,7 +60,8 @@ architecture: ## hold the import table
 	go test -count=1 ./internal/architecture
 
 .PHONY: bench
-bench: build ## every benchmark, BENCHTIME (100ms) each
+bench: build ## every benchmark, BENCHTIME (100ms) each; the cold start beside bubblewrap
+	@command -v bwrap >/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -qq && apt-get install -y -qq bubblewrap; }
 	go test -run '^$$' -bench . -benchmem -benchtime '$(or $(BENCHTIME),100ms)' ./...
 
 .PHONY: fuzz

@@ -44,6 +44,7 @@ if [ -n "${SANDBOX_WORKER_PATH:-}" ]; then
     [ ! -e "${SANDBOX_WORKER_PATH%/*}/$program" ] || cp "${SANDBOX_WORKER_PATH%/*}/$program" "$dir/bin/"
   done
 fi
+[ ! -e "$dir/bin/carrel-attacker" ] || environment+=(CARREL_TEST_ATTACKER="$dir/bin/carrel-attacker")
 for name in LANG GORACE REQUIRE_KERNEL; do
   [ -z "${!name+set}" ] || environment+=("$name=${!name}")
 done

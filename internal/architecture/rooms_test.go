@@ -45,6 +45,18 @@ var rooms = []room{
 		foreign: []string{"github.com/elastic/go-seccomp-bpf", "golang.org/x/net/bpf", "golang.org/x/sys/unix"},
 		why:     "assembles the filters when they are written, so that nothing does when a worker starts",
 	},
+	{
+		path:    "internal/jail/attack",
+		rooms:   []string{"internal/jail"},
+		foreign: []string{"golang.org/x/sys/unix"},
+		why:     "what an attacker would try; it uses nothing of ours but the names of layers",
+	},
+	{
+		path:    "internal/jail/attack/attacker",
+		rooms:   []string{"internal/jail/attack", "internal/fdpass", "internal/jail", "internal/tool", "internal/worker"},
+		foreign: []string{"golang.org/x/sys/unix"},
+		why:     "the attacker as a program",
+	},
 
 	// The jailed half.
 	{

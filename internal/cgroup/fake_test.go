@@ -68,6 +68,22 @@ func newFake(own string, v2, v1 []string) *fakeHost {
 
 func (k *fakeHost) add(at string, g *fakeGroup) {
 	g.files = map[string]string{}
+	if g.version == 2 {
+		g.files["cgroup.subtree_control"] = ""
+		if !g.top {
+			g.files["cgroup.type"] = "domain\n"
+			g.files["cgroup.kill"] = ""
+		}
+	}
+	g.offer()
+	k.groups[at] = g
+}
+
+// offer gives a group the files of the controllers offered to it.
+func (g *fakeGroup) offer() {
+	if g.version == 2 {
+		g.files["cgroup.controllers"] = strings.Join(g.offered, " ") + "\n"
+	}
 	for _, c := range g.offered {
 		switch {
 		case c == Memory && g.version == 2 && !g.top:
@@ -84,15 +100,6 @@ func (k *fakeHost) add(at string, g *fakeGroup) {
 			g.files["cpu.cfs_period_us"], g.files["cpu.cfs_quota_us"] = "", ""
 		}
 	}
-	if g.version == 2 {
-		g.files["cgroup.controllers"] = strings.Join(g.offered, " ") + "\n"
-		g.files["cgroup.subtree_control"] = ""
-		if !g.top {
-			g.files["cgroup.type"] = "domain\n"
-			g.files["cgroup.kill"] = ""
-		}
-	}
-	k.groups[at] = g
 }
 
 // put brings a process into a group, out of every other one of that version.
@@ -238,6 +245,12 @@ func (k *fakeHost) control(at, value string) error {
 			return syscall.EBUSY
 		}
 		g.subtree = append(g.subtree, name)
+		for other, child := range k.groups {
+			if path.Dir(other) == at && !slices.Contains(child.offered, name) {
+				child.offered = append(child.offered, name)
+				child.offer()
+			}
+		}
 	}
 	return nil
 }

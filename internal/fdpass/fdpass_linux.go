@@ -142,12 +142,15 @@ func (c *Conn) Recv(v any) (files []*os.File, err error) {
 	}()
 	var head [4]byte
 	oob := make([]byte, unix.CmsgSpace(4*maxFiles))
-	n, oobn, err := c.recvmsg(head[:], oob)
+	n, oobn, truncated, err := c.recvmsg(head[:], oob)
 	if err != nil {
 		return nil, err
 	}
 	if files, err = parseRights(oob[:oobn]); err != nil {
 		return files, err
+	}
+	if truncated { // the kernel has put in what there was room for: it must be closed
+		return files, fmt.Errorf("receive: more than %d descriptors", maxFiles)
 	}
 	if _, err := io.ReadFull(c.file, head[n:]); err != nil {
 		return files, fmt.Errorf("receive: %w", err)
@@ -166,7 +169,7 @@ func (c *Conn) Recv(v any) (files []*os.File, err error) {
 	return files, nil
 }
 
-func (c *Conn) recvmsg(p, oob []byte) (n, oobn int, err error) {
+func (c *Conn) recvmsg(p, oob []byte) (n, oobn int, truncated bool, err error) {
 	var flags int
 	ctlErr := c.raw.Read(func(fd uintptr) bool {
 		n, err = ignoringEINTR(func() (int, error) {
@@ -178,15 +181,13 @@ func (c *Conn) recvmsg(p, oob []byte) (n, oobn int, err error) {
 	})
 	switch {
 	case ctlErr != nil:
-		return 0, 0, ctlErr
+		return 0, 0, false, ctlErr
 	case err != nil:
-		return 0, 0, fmt.Errorf("receive: %w", err)
+		return 0, 0, false, fmt.Errorf("receive: %w", err)
 	case n == 0:
-		return 0, 0, io.EOF
-	case flags&unix.MSG_CTRUNC != 0:
-		return n, oobn, fmt.Errorf("receive: more than %d descriptors", maxFiles)
+		return 0, 0, false, io.EOF
 	}
-	return n, oobn, nil
+	return n, oobn, flags&unix.MSG_CTRUNC != 0, nil
 }
 
 func parseRights(oob []byte) ([]*os.File, error) {

@@ -24,7 +24,7 @@ const (
 	shmShare    = 4       // /dev/shm has 1/4 of /tmp's bytes
 	tmpInodes   = 1 << 16 // an inode costs kernel memory, about 1 KiB
 	rootOptions = "size=1m,nr_inodes=256,mode=0755"
-	ptsOptions  = "newinstance,ptmxmode=0666,mode=0600"
+	ptsOptions  = "newinstance,ptmxmode=0666,mode=0600,max=64" // all sandboxes share kernel.pty.max
 	filePerm    = 0o644
 	dirPerm     = 0o755
 	stickyPerm  = "1777"

@@ -22,6 +22,8 @@ func setLimits(l Limits) error {
 		{"fsize", unix.RLIMIT_FSIZE, l.FileBytes},
 		{"memlock", unix.RLIMIT_MEMLOCK, 8 << 20}, // Linux's own default since 5.16
 		{"msgqueue", unix.RLIMIT_MSGQUEUE, 0},     // kernel memory that no other limit counts
+		{"nice", unix.RLIMIT_NICE, 0},             // as everybody has it, unless the daemon was given more
+		{"rtprio", unix.RLIMIT_RTPRIO, 0},
 	}
 	for _, r := range limits {
 		if err := setLimit(r.resource, r.value); err != nil {

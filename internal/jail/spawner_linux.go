@@ -128,6 +128,14 @@ func (s *Spawner) Spawn(ctx context.Context, hostUID int, without []string, stdi
 		return r.child, r.err
 	case <-ctx.Done():
 		s.forget(id) // the child, if it comes, is killed by read
+		select {
+		case r := <-reply: // it came at the same moment
+			if r.child != nil {
+				r.child.Kill()
+				fdpass.CloseAll([]*os.File{r.child.PidFD})
+			}
+		default:
+		}
 		return nil, context.Cause(ctx)
 	}
 }
@@ -191,6 +199,7 @@ func (s *Spawner) exited(r spawnReply) {
 // end tells everyone that the spawner is gone, and with it every child: they
 // died by the SIGKILL their Pdeathsig sends.
 func (s *Spawner) end() {
+	_ = s.conn.Close() // after garbage the process still lives: this ends it
 	<-s.done
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -203,7 +212,6 @@ func (s *Spawner) end() {
 		delete(s.running, id)
 		exit <- unix.WaitStatus(unix.SIGKILL)
 	}
-	_ = s.conn.Close()
 }
 
 // Kill sends SIGKILL to PID 1, and so to its whole PID namespace.

@@ -21,6 +21,9 @@ func EnterTool(l Limits, missing []string) error {
 	}{
 		{"subreaper", func() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }},
 		{"limits", func() error {
+			if err := setLimit(unix.RLIMIT_NPROC, toolPIDs(l.PIDs)); err != nil {
+				return err
+			}
 			if l.DataBytes == 0 {
 				return nil
 			}
@@ -46,6 +49,21 @@ func EnterTool(l Limits, missing []string) error {
 		}
 	}
 	return nil
+}
+
+// workerPIDs are the tasks that the tools leave to the worker: its threads and
+// the start of another tool host.
+const workerPIDs = 32
+
+// toolPIDs is where the tools' forks end. All tasks of the sandbox count against
+// one number, but each process meets its own limit of it. Were the two tiers'
+// limits equal, a fork bomb would end the worker with the next thread that its
+// runtime needs and cannot have ("failed to create new OS thread").
+func toolPIDs(all uint64) uint64 {
+	if all < 2*workerPIDs {
+		return all / 2
+	}
+	return all - workerPIDs
 }
 
 // KillTier kills every process this one may signal but itself: in the tool tier,

@@ -55,12 +55,8 @@ func (t *Trial) start(ctx context.Context, o TrialOptions) (err error) {
 	if t.dir, err = os.MkdirTemp("", "carrel-trial-"); err != nil {
 		return err
 	}
-	binding := Binding{
-		UserID:    o.UserID,
-		Workspace: filepath.Join(t.dir, "workspace"),
-		Home:      filepath.Join(t.dir, "home"),
-		Env:       o.Env,
-	}
+	binding := Binding{UserID: o.UserID, Env: o.Env}
+	binding.Workspace, binding.Home = t.Dirs()
 	for _, dir := range []string{binding.Workspace, binding.Home} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return err
@@ -103,6 +99,11 @@ func (t *Trial) enter(ctx context.Context, control *Control, o TrialOptions, b B
 	}
 	t.Steps = append(append(t.Steps, built...), bound...)
 	return nil
+}
+
+// Dirs are the host paths of the sandbox's /workspace and /home/agent.
+func (t *Trial) Dirs() (workspace, home string) {
+	return filepath.Join(t.dir, "workspace"), filepath.Join(t.dir, "home")
 }
 
 // Close kills what is left of the sandbox and removes its directories.

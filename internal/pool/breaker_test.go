@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,9 +34,10 @@ func TestStartThatFailsOnceIsTriedAgainUnnoticed(t *testing.T) {
 
 func TestFifthFailureInARowOpensTheBreakerUntilAProbeSucceeds(t *testing.T) {
 	inBubble(t, Options{Warm: 1, QueueSize: 5}, func(t *testing.T, r *rig) {
-		broken := true
+		var broken atomic.Bool
+		broken.Store(true)
 		r.engine.startErr = func(int, engine.Spec) error {
-			if broken {
+			if broken.Load() {
 				return errClone
 			}
 			return nil
@@ -48,7 +50,7 @@ func TestFifthFailureInARowOpensTheBreakerUntilAProbeSucceeds(t *testing.T) {
 			t.Errorf("%v names no step", q.err)
 		}
 		// The rest of the same moment: at once, and no start.
-		began, starts := time.Now(), len(r.engine.specs)
+		began, starts := time.Now(), r.engine.tries()
 		_, err := r.pool.Acquire(t.Context(), "bob", AcquireOptions{})
 		death, ok := errors.AsType[*DeathError](err)
 		if !ok {
@@ -57,15 +59,15 @@ func TestFifthFailureInARowOpensTheBreakerUntilAProbeSucceeds(t *testing.T) {
 		if death.Cause.Step != stepStart || death.Err.RetryAfter <= 0 || death.Err.RetryAfter > maxBackoff {
 			t.Errorf("open: %+v", death)
 		}
-		if time.Since(began) != 0 || len(r.engine.specs) != starts {
+		if time.Since(began) != 0 || r.engine.tries() != starts {
 			t.Error("an open breaker let somebody wait or start")
 		}
 		// Warm refill goes on probing, slower and slower, but does not spin.
 		time.Sleep(time.Minute)
-		if n := len(r.engine.specs) - starts; n < 8 || n > 20 {
+		if n := r.engine.tries() - starts; n < 8 || n > 20 {
 			t.Errorf("%d probes in a minute", n)
 		}
-		broken = false
+		broken.Store(false)
 		time.Sleep(maxBackoff)
 		r.acquire("bob").Release()
 	})

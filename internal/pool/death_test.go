@@ -299,6 +299,20 @@ func TestHurriedShutdownKills(t *testing.T) {
 	})
 }
 
+func TestShutdownTellsOfAProcessThatCannotBeKilled(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, r *rig) {
+		r.engine.reapDelay = time.Hour
+		r.acquire("ann").Release()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := r.pool.Shutdown(ctx); err == nil || time.Since(began) != time.Second+reaping {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+		time.Sleep(time.Hour)
+	})
+}
+
 func TestEndOfRunsContextKillsEverything(t *testing.T) {
 	inBubble(t, Options{Warm: 2, MaxRunsPerUser: 1, QueueSize: 2}, func(t *testing.T, r *rig) {
 		g := r.execute(t.Context(), r.acquire("ann"), "deaf")

@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -275,11 +276,12 @@ func TestApprovalIsAskedForTheRunsUserAndDeniedWhereNobodyCan(t *testing.T) {
 }
 
 func TestPressureRetiresTheLongestIdleAndElseLetsWait(t *testing.T) {
-	room := 2
+	var room atomic.Int64
+	room.Store(2)
 	inBubble(t, Options{QueueSize: 5, QueueTimeout: time.Minute}, func(t *testing.T, r *rig) {
 		r.pool.o.Pressure = func() Pressure {
 			live, _ := r.engine.count()
-			return Pressure{NoRoom: live >= room}
+			return Pressure{NoRoom: live >= int(room.Load())}
 		}
 		r.acquire("ann").Release()
 		bob := r.acquire("bob")
@@ -294,7 +296,7 @@ func TestPressureRetiresTheLongestIdleAndElseLetsWait(t *testing.T) {
 		if dan.answered() {
 			t.Fatal("started without room")
 		}
-		room = 3
+		room.Store(3)
 		time.Sleep(pressurePoll)
 		if !dan.answered() || dan.err != nil {
 			t.Errorf("with room again: %v", dan.err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,24 +72,24 @@ type model struct {
 	pending int // retirements under way
 	retired chan struct{}
 
-	failStarts, failBinds int
-	noRoom                bool
+	failStarts, failBinds atomic.Int64 // how many more are to fail
+	noRoom                atomic.Bool
 }
 
 func drive(t *testing.T, o Options, dice *rand.Rand, steps []step, hurry bool) error {
 	o.Rand = dice.Float64
 	m := &model{waiting: make(map[string][]*pending), retired: make(chan struct{}, 1000)}
-	o.Pressure = func() Pressure { return Pressure{NoRoom: m.noRoom} }
+	o.Pressure = func() Pressure { return Pressure{NoRoom: m.noRoom.Load()} }
 	m.r = newRig(t, o)
 	synctest.Wait()
 	m.r.engine.startErr = func(int, engine.Spec) error {
-		if m.failStarts--; m.failStarts >= 0 {
+		if m.failStarts.Add(-1) >= 0 {
 			return errClone
 		}
 		return nil
 	}
 	m.r.engine.bindErr = func(string) error {
-		if m.failBinds--; m.failBinds >= 0 {
+		if m.failBinds.Add(-1) >= 0 {
 			return errors.New("bind: refused")
 		}
 		return nil
@@ -128,11 +129,11 @@ func (m *model) do(st step) {
 	case "time":
 		time.Sleep(st.wait)
 	case "starts fail":
-		m.failStarts = st.n
+		m.failStarts.Store(int64(st.n))
 	case "binds fail":
-		m.failBinds = st.n
+		m.failBinds.Store(int64(st.n))
 	case "no room":
-		m.noRoom = st.n%2 == 0
+		m.noRoom.Store(st.n%2 == 0)
 	case "slow":
 		m.r.engine.startDelay = time.Duration(st.n) * time.Second
 		m.r.engine.reapDelay = time.Duration(st.n) * time.Millisecond

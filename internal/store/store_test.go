@@ -14,7 +14,7 @@ import (
 	"carrel/protocol"
 )
 
-// childVariable makes the test binary the child of TestCrash…
+// childVariable makes the test binary the child of TestWhatWasAcknowledgedSurvivesKill.
 const childVariable = "CARREL_STORE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -74,8 +74,8 @@ func flush(t testing.TB, s *store.Store, runID string) {
 	}
 }
 
-// seqsFrom reads from after on until the run has nothing more that is stored
-// now: to its end, or to event last.
+// checkSeqs reads the events after that number up to event last, and fails where
+// one is missing or comes twice.
 func checkSeqs(t testing.TB, s *store.Store, runID string, after, last int64) {
 	t.Helper()
 	r, err := s.Events(t.Context(), runID, after)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"sync"
 	"syscall"
 
@@ -33,6 +34,9 @@ func ServeHost(line *os.File) error {
 	if err := conn.Send(reply{}); err != nil {
 		return fmt.Errorf("tool host: %w", err)
 	}
+	// A daemon started by nohup or in a script's background ignores these two, and
+	// what is ignored stays so over every exec. A handler does not.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT)
 	s := &hostServer{conn: conn, reaper: reap.New()}
 	for {
 		var req request

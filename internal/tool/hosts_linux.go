@@ -55,15 +55,27 @@ func (h *Hosts) Warm(ctx context.Context) {
 }
 
 func (h *Hosts) take(ctx context.Context) (*Host, error) {
-	h.mu.Lock()
-	if n := len(h.idle); n > 0 {
-		host := h.idle[n-1]
-		h.idle = h.idle[:n-1]
-		h.mu.Unlock()
-		return host, nil
+	for host := h.takeIdle(); host != nil; host = h.takeIdle() {
+		select {
+		case <-host.exit: // killed while it was idle, by the kernel for its memory say
+			_ = host.conn.Close()
+		default:
+			return host, nil
+		}
 	}
-	h.mu.Unlock()
 	return h.start(ctx)
+}
+
+func (h *Hosts) takeIdle() *Host {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := len(h.idle)
+	if n == 0 {
+		return nil
+	}
+	host := h.idle[n-1]
+	h.idle = h.idle[:n-1]
+	return host
 }
 
 // put keeps a clean host for the next run, or ends it.
@@ -91,7 +103,7 @@ func (h *Hosts) start(ctx context.Context) (*Host, error) {
 	}
 	defer func() { _ = null.Close() }()
 	attr := &syscall.ProcAttr{
-		Dir:   jail.WorkspaceDir,
+		Dir:   "/",                      // not the workspace: its owner may have closed it to himself, and must be able to open it
 		Env:   []string{"GOMAXPROCS=2"}, // a waiter needs no more threads
 		Files: []uintptr{null.Fd(), null.Fd(), uintptr(syscall.Stderr), theirs.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},

@@ -21,7 +21,10 @@ const (
 // itself: the kernel then kills the whole PID namespace at once.
 func (h *Hosts) killOrphans() {
 	for range orphanRounds {
-		pids := orphans()
+		pids, err := orphans()
+		if err != nil {
+			break // what cannot be seen cannot be said to be gone
+		}
 		if len(pids) == 0 {
 			return
 		}
@@ -36,10 +39,10 @@ func (h *Hosts) killOrphans() {
 	os.Exit(1) //nolint:forbidigo // the one way to kill every process of this namespace
 }
 
-func orphans() []int {
+func orphans() ([]int, error) {
 	content, err := os.ReadFile("/proc/1/task/1/children")
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var pids []int
 	for field := range strings.FieldsSeq(string(content)) {
@@ -47,5 +50,5 @@ func orphans() []int {
 			pids = append(pids, pid)
 		}
 	}
-	return pids
+	return pids, nil
 }

@@ -62,10 +62,12 @@ func (o *Output) String() string {
 }
 
 // textDecoder turns a byte stream, read in pieces, into valid UTF-8: a character
-// split between two pieces is kept for the next, a byte that belongs to none
-// becomes U+FFFD.
+// split between two pieces is kept for the next, a run of bytes that belong to
+// none becomes one U+FFFD. What it gives for all pieces together is what
+// strings.ToValidUTF8 gives for the whole.
 type textDecoder struct {
 	rest []byte
+	bad  bool // the last byte decoded belonged to none: the run may go on
 }
 
 func (d *textDecoder) decode(p []byte) string {
@@ -81,14 +83,29 @@ func (d *textDecoder) decode(p []byte) string {
 			break
 		}
 	}
-	text := strings.ToValidUTF8(string(p[:end]), string(utf8.RuneError))
+	text := d.valid(p[:end])
 	d.rest = append([]byte(nil), p[end:]...)
 	return text
 }
 
 // flush gives what is left at the end of the stream.
 func (d *textDecoder) flush() string {
-	text := strings.ToValidUTF8(string(d.rest), string(utf8.RuneError))
+	text := d.valid(d.rest)
 	d.rest = nil
 	return text
+}
+
+// valid decodes whole characters.
+func (d *textDecoder) valid(p []byte) string {
+	for d.bad && len(p) > 0 { // of a run that began in the last piece
+		if r, size := utf8.DecodeRune(p); r != utf8.RuneError || size != 1 {
+			break
+		}
+		p = p[1:]
+	}
+	if len(p) > 0 {
+		r, size := utf8.DecodeLastRune(p)
+		d.bad = r == utf8.RuneError && size == 1
+	}
+	return strings.ToValidUTF8(string(p), string(utf8.RuneError))
 }

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"carrel/internal/fdpass"
 	"carrel/protocol"
 )
@@ -22,6 +24,8 @@ const (
 	killGrace = 2 * time.Second
 	// pieceBytes bounds one piece of output; JSON may make six times as much of it.
 	pieceBytes = 32 << 10
+	// maxPipeBytes is what a pipe can be made to hold (fs.pipe-max-size).
+	maxPipeBytes = 1 << 20
 )
 
 // Command is what to run. Everything it starts ends with it.
@@ -78,8 +82,11 @@ func (h *Hosts) Run(ctx context.Context, c Command) (Exit, error) {
 	} else {
 		host.destroy()
 	}
-	// Nothing holds the other ends of the pipes now: the pumps end by themselves.
+	// Nothing of this run holds the other ends of the pipes now. But a command may
+	// have handed its own to one of another run (over a Unix socket in /tmp), so
+	// the pumps must not wait for all writers to be gone.
 	_ = p.stdin.here.Close()
+	p.interrupt()
 	wg.Wait()
 	p.close()
 	if err != nil {
@@ -96,8 +103,13 @@ func (h *Hosts) Run(ctx context.Context, c Command) (Exit, error) {
 // run gives the command to the host and waits for its outcome. With an error of
 // ctx the outcome may be there too: the host is then clean.
 func (host *Host) run(ctx context.Context, r *runRequest, p *pipes) (*outcome, error) {
+	// A stopped host reads nothing, and a long command does not fit into the line.
+	stop := context.AfterFunc(ctx, func() { _ = host.conn.SetDeadline(time.Unix(1, 0)) })
 	err := host.conn.Send(request{Run: r}, p.theirs()...)
 	p.closeTheirs()
+	if !stop() {
+		return nil, context.Cause(ctx)
+	}
 	if err != nil {
 		return nil, host.lost(err)
 	}
@@ -164,29 +176,50 @@ type outlet struct {
 	cancel context.CancelCauseFunc
 }
 
-// pump reads until every writer is gone. After a failed sink it goes on reading,
-// so that the command meets no full pipe while it is being ended.
-func (o *outlet) pump(from io.Reader, s Stream) {
+// pump reads until every writer is gone, or to the end of what is there once the
+// pipe is interrupted. After a failed sink it goes on reading, so that the command
+// meets no full pipe while it is being ended.
+func (o *outlet) pump(from *os.File, s Stream) {
 	var d textDecoder
 	buffer := make([]byte, pieceBytes)
 	for {
 		n, err := from.Read(buffer)
-		if text := d.decode(buffer[:n]); text != "" {
-			o.pass(s, text)
+		o.pass(s, d.decode(buffer[:n]))
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			o.drain(from, s, &d, buffer)
 		}
 		if err != nil {
-			if text := d.flush(); text != "" {
-				o.pass(s, text)
-			}
+			o.pass(s, d.flush())
 			return
 		}
+	}
+}
+
+// drain passes on what an interrupted pipe holds: never more than a pipe can, for
+// somebody may still be writing.
+func (o *outlet) drain(from *os.File, s Stream, d *textDecoder, buffer []byte) {
+	raw, err := from.SyscallConn()
+	if err != nil || from.SetReadDeadline(time.Time{}) != nil {
+		return
+	}
+	for left := maxPipeBytes; left > 0; {
+		var n int
+		err := raw.Read(func(fd uintptr) bool {
+			n, _ = unix.Read(int(fd), buffer) // the pipe is non-blocking: EAGAIN once it is empty
+			return true
+		})
+		if err != nil || n <= 0 {
+			return
+		}
+		o.pass(s, d.decode(buffer[:n]))
+		left -= n
 	}
 }
 
 func (o *outlet) pass(s Stream, text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.sink == nil {
+	if o.sink == nil || text == "" {
 		return
 	}
 	if err := o.sink(s, text); err != nil {
@@ -226,6 +259,13 @@ func (p *pipes) theirs() []*os.File {
 }
 
 func (p *pipes) closeTheirs() { fdpass.CloseAll(p.theirs()) }
+
+// interrupt makes the readers of the output stop at its end, whoever may write on.
+func (p *pipes) interrupt() {
+	past := time.Unix(1, 0)
+	_ = p.stdout.here.SetReadDeadline(past)
+	_ = p.stderr.here.SetReadDeadline(past)
+}
 
 func (p *pipes) close() {
 	fdpass.CloseAll([]*os.File{p.stdin.here, p.stdout.here, p.stderr.here})

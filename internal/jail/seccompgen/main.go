@@ -11,9 +11,6 @@ import (
 	"fmt"
 	"go/format"
 	"os"
-
-	seccomp "github.com/elastic/go-seccomp-bpf"
-	"golang.org/x/net/bpf"
 )
 
 func main() {
@@ -37,7 +34,7 @@ func generate() ([]byte, error) {
 	b.WriteString("package jail\n\nimport \"golang.org/x/sys/unix\"\n")
 	for _, p := range []struct {
 		name, doc string
-		policy    seccomp.Policy
+		policy    policy
 	}{
 		{"baseFilter", "is the allow-list of both tiers.", basePolicy()},
 		{"toolFilter", "stands on top of it in the tool tier.", toolPolicy()},
@@ -53,12 +50,4 @@ func generate() ([]byte, error) {
 		b.WriteString("}\n")
 	}
 	return format.Source(b.Bytes())
-}
-
-func assemble(p seccomp.Policy) ([]bpf.RawInstruction, error) {
-	instructions, err := p.Assemble()
-	if err != nil {
-		return nil, err
-	}
-	return bpf.Assemble(instructions)
 }

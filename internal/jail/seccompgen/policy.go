@@ -87,15 +87,16 @@ var restricted = []seccomp.NameWithConditions{
 	when("clone", arg(0, seccomp.BitsNotSet, newNamespaces)),
 
 	// Sockets by family and protocol, not type (trap 14). MPTCP (262) would pass
-	// by Landlock's TCP rules (hole 1); vsock is not namespaced; packet, raw and
+	// by Landlock's TCP rules (hole 1), and so would SCTP and DCCP, which protocol 0
+	// means for their types; vsock is not namespaced; packet, raw and
 	// the rest are surface nobody asked for.
 	when("socket", arg(0, seccomp.Equal, unix.AF_UNIX), arg(2, seccomp.Equal, 0)),
-	when("socket", arg(0, seccomp.Equal, unix.AF_INET), arg(2, seccomp.Equal, 0)),
-	when("socket", arg(0, seccomp.Equal, unix.AF_INET), arg(2, seccomp.Equal, unix.IPPROTO_TCP)),
-	when("socket", arg(0, seccomp.Equal, unix.AF_INET), arg(2, seccomp.Equal, unix.IPPROTO_UDP)),
-	when("socket", arg(0, seccomp.Equal, unix.AF_INET6), arg(2, seccomp.Equal, 0)),
-	when("socket", arg(0, seccomp.Equal, unix.AF_INET6), arg(2, seccomp.Equal, unix.IPPROTO_TCP)),
-	when("socket", arg(0, seccomp.Equal, unix.AF_INET6), arg(2, seccomp.Equal, unix.IPPROTO_UDP)),
+	when("socket", arg(0, seccomp.Equal, unix.AF_INET), arg(1, seccomp.BitsNotSet, otherTypes), arg(2, seccomp.Equal, 0)),
+	when("socket", arg(0, seccomp.Equal, unix.AF_INET), arg(1, seccomp.BitsNotSet, otherTypes), arg(2, seccomp.Equal, unix.IPPROTO_TCP)),
+	when("socket", arg(0, seccomp.Equal, unix.AF_INET), arg(1, seccomp.BitsNotSet, otherTypes), arg(2, seccomp.Equal, unix.IPPROTO_UDP)),
+	when("socket", arg(0, seccomp.Equal, unix.AF_INET6), arg(1, seccomp.BitsNotSet, otherTypes), arg(2, seccomp.Equal, 0)),
+	when("socket", arg(0, seccomp.Equal, unix.AF_INET6), arg(1, seccomp.BitsNotSet, otherTypes), arg(2, seccomp.Equal, unix.IPPROTO_TCP)),
+	when("socket", arg(0, seccomp.Equal, unix.AF_INET6), arg(1, seccomp.BitsNotSet, otherTypes), arg(2, seccomp.Equal, unix.IPPROTO_UDP)),
 	when("socket", arg(0, seccomp.Equal, unix.AF_NETLINK), arg(2, seccomp.Equal, unix.NETLINK_ROUTE)),
 	when("socketpair", arg(0, seccomp.Equal, unix.AF_UNIX)),
 
@@ -110,11 +111,12 @@ var restricted = []seccomp.NameWithConditions{
 	when("mknodat", arg(2, seccomp.BitsNotSet, unix.S_IFCHR)),
 
 	// Typing into a terminal that somebody else reads (TIOCSTI), and pasting
-	// (TIOCLINUX). The kernel looks at 32 bits: either they stand alone, or they
+	// (TIOCLINUX); loading a line discipline (TIOCSETD), of which old ones have
+	// been a way into the kernel. The kernel looks at 32 bits: either they stand alone, or they
 	// are a sign-extended request (bit 31 set, as musl passes _IOR values),
-	// which neither of the two can be.
+	// which none of them can be.
 	when("ioctl", arg(1, seccomp.LessOrEqual, 0xffffffff), arg(1, seccomp.NotEqual, unix.TIOCSTI),
-		arg(1, seccomp.NotEqual, unix.TIOCLINUX)),
+		arg(1, seccomp.NotEqual, unix.TIOCLINUX), arg(1, seccomp.NotEqual, unix.TIOCSETD)),
 	when("ioctl", arg(1, seccomp.GreaterOrEqual, 0xffffffff80000000)),
 
 	// Ask for the personality, or keep the normal one: no disabling of ASLR.
@@ -131,6 +133,11 @@ var restricted = []seccomp.NameWithConditions{
 	when("sched_setscheduler", arg(0, seccomp.LessOrEqual, 0xffffffff)),
 }
 
+// otherTypes has a bit of every socket type from 4 on: RDM, SEQPACKET (SCTP),
+// DCCP, PACKET. STREAM and DGRAM have none; RAW is left to the kernel, which asks
+// for a capability. SOCK_NONBLOCK and SOCK_CLOEXEC stand above.
+const otherTypes = 0xc
+
 const ioprioWhoProcess = 1 // IOPRIO_WHO_PROCESS, linux/ioprio.h
 
 // toolDenied is the tool tier's second filter: hole 4. These calls reach any
@@ -146,22 +153,20 @@ var toolDenied = []seccomp.NameWithConditions{
 	when("sched_setscheduler", arg(0, seccomp.NotEqual, 0)),
 }
 
-func basePolicy() seccomp.Policy {
-	return seccomp.Policy{
-		DefaultAction: seccomp.ActionErrno, // EPERM
-		Syscalls: []seccomp.SyscallGroup{
-			{Action: seccomp.ActionAllow, Names: allowed},
-			{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: unknown},
-			{Action: seccomp.ActionAllow, NamesWithCondtions: restricted},
-		},
+func basePolicy() policy {
+	return policy{
+		allowed:    allowed,
+		unknown:    unknown,
+		restricted: restricted,
+		matched:    seccomp.ActionAllow,
+		fallback:   seccomp.ActionErrno, // EPERM
 	}
 }
 
-func toolPolicy() seccomp.Policy {
-	return seccomp.Policy{
-		DefaultAction: seccomp.ActionAllow, // the base filter has decided already
-		Syscalls: []seccomp.SyscallGroup{
-			{Action: seccomp.ActionErrno, NamesWithCondtions: toolDenied},
-		},
+func toolPolicy() policy {
+	return policy{
+		restricted: toolDenied,
+		matched:    seccomp.ActionErrno,
+		fallback:   seccomp.ActionAllow, // the base filter has decided already
 	}
 }
