@@ -34,6 +34,8 @@ done
 
 mkdir "$dir/bin" "$dir/package" "$dir/home" "$dir/tmp"
 cp "$binary" "$dir/bin/test"
+# Something of its own stands there: a test that lists its directory finds it.
+touch "$dir/package/package_directory"
 [ ! -d testdata ] || cp -R testdata "$dir/package/"
 environment=(PATH="$PATH" HOME="$dir/home" TMPDIR="$dir/tmp")
 if [ -n "${SANDBOX_WORKER_PATH:-}" ]; then

@@ -137,9 +137,13 @@ func v2Place(h host, dir string) (place, *refusal) {
 	if p.leaf {
 		needs = append(needs, "cgroup.procs")
 	}
+	fix := fixDelegate
+	if len(p.controllers) == 0 {
+		fix = "" // there would be nothing to delegate
+	}
 	for _, name := range needs {
 		if err := h.writable(path.Join(dir, name)); err != nil {
-			return p, denied("v2", path.Join(dir, name), err, fixDelegate)
+			return p, denied("v2", path.Join(dir, name), err, fix)
 		}
 	}
 	if p.leaf {
@@ -218,7 +222,9 @@ func (p *plan) legacy(h host, mounts []mount) []refusal {
 		}
 		if err := h.writable(dir); err != nil {
 			const fix = "run carrel as root (v1 cannot be delegated), or boot with systemd.unified_cgroup_hierarchy=1 and delegate a group"
-			refused = append(refused, *denied("v1", dir, err, fix))
+			if r := *denied("v1", path.Dir(dir), err, fix); !slices.Contains(refused, r) {
+				refused = append(refused, r)
+			}
 			continue
 		}
 		p.places = append(p.places, place{version: 1, dir: dir, controllers: []string{c}})

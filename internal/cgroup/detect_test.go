@@ -101,6 +101,20 @@ func TestDetect(t *testing.T) {
 			want: Support{State: Full, Bounds: wanted(), Detail: "v1: memory, pids, cpu; v2: kill"},
 			dirs: []string{top, "/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/cpu,cpuacct"},
 		}, {
+			name: "v1 as an ordinary user, beside an empty v2",
+			own:  "/x", v2: []string{}, v1: legacy,
+			setup: func(k *fakeHost) {
+				for at := range k.groups {
+					k.denied[at] = syscall.EACCES
+				}
+			},
+			want: Support{
+				State:   None,
+				Detail:  "v2: " + top + "/x is not writable for this user; v1: /sys/fs/cgroup is not writable for this user",
+				Meaning: meaningNone,
+				Fix:     "run carrel as root (v1 cannot be delegated), or boot with systemd.unified_cgroup_hierarchy=1 and delegate a group",
+			},
+		}, {
 			name: "v1 alone tells the CPU time itself",
 			own:  "/", v1: legacy,
 			want: Support{State: Full, Bounds: wanted(), Detail: "v1: memory, pids, cpu"},

@@ -214,11 +214,19 @@ func (s *Spawner) end() {
 	}
 }
 
-// Kill sends SIGKILL to PID 1, and so to its whole PID namespace.
+// Kill sends SIGKILL to PID 1, and so to its whole PID namespace. It may be
+// called while PidFD is being closed: the process is gone then.
 func (c *Child) Kill() {
-	if c.PidFD != nil {
-		_ = unix.PidfdSendSignal(int(c.PidFD.Fd()), unix.SIGKILL, nil, 0)
+	if c.PidFD == nil {
+		return
 	}
+	raw, err := c.PidFD.SyscallConn()
+	if err != nil {
+		return // closed
+	}
+	// Control holds the descriptor open meanwhile, so that its number cannot
+	// become another process's.
+	_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
 }
 
 // ServeSpawner is the spawner process: it clones what it is asked for until the

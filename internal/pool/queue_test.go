@@ -57,6 +57,30 @@ func TestBusyUserCannotKeepAWorkerByOverlappingRuns(t *testing.T) {
 	})
 }
 
+func TestUserOfAWornOrCrashedWorkerStandsBehindWhoWaits(t *testing.T) {
+	for name, end := range map[string]func(*rig, *Lease){
+		"worn":    func(_ *rig, l *Lease) { l.Release() },
+		"crashed": func(r *rig, l *Lease) { r.engine.last().die(protocol.ExitCause{Signal: "SIGKILL"}); l.Release() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := Options{MaxWorkers: 1, MaxRequests: 1, MaxRunsPerUser: 1, QueueSize: 10}
+			inBubble(t, o, func(t *testing.T, r *rig) {
+				held := r.acquire("ann")
+				again, bob := r.request("ann"), r.request("bob")
+				end(r, held)
+				if !bob.answered() || again.answered() {
+					t.Fatal("ann got another turn before bob's first")
+				}
+				bob.lease.Release()
+				if !again.answered() {
+					t.Fatal("ann still waits")
+				}
+				again.lease.Release()
+			})
+		})
+	}
+}
+
 func TestOnlyAsManyWorkersYieldAsUsersWait(t *testing.T) {
 	inBubble(t, Options{MaxWorkers: 2, QueueSize: 10}, func(t *testing.T, r *rig) {
 		ann, bob := r.acquire("ann"), r.acquire("bob")

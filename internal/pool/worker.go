@@ -132,9 +132,6 @@ func (s *state) drain(w *worker) {
 	s.become(w, draining)
 	if u := w.user; u != nil {
 		u.worker, u.old = nil, w
-		if from == busy {
-			s.toEnd(u) // The next worker is a new turn.
-		}
 		s.touch(u)
 	}
 	switch {
@@ -145,13 +142,18 @@ func (s *state) drain(w *worker) {
 	}
 }
 
-// end tells the worker's goroutine, once, how to end it.
+// end tells the worker's goroutine, once, how to end it. With the worker its
+// user's turn is over: the next one stands behind everybody who waits.
 func (s *state) end(w *worker, how effectKind) {
-	if !w.ending {
-		w.ending = true
-		s.ending++
-		s.do(effect{kind: how, w: w})
+	if w.ending {
+		return
 	}
+	w.ending = true
+	s.ending++
+	if w.served > 0 {
+		s.toEnd(w.user)
+	}
+	s.do(effect{kind: how, w: w})
 }
 
 // doom kills a worker whatever it does. The first fate stays.
@@ -163,11 +165,8 @@ func (s *state) doom(w *worker, f *fate) {
 		w.fate = f
 	}
 	s.drain(w)
-	if !w.ending {
-		w.ending = true
-		s.ending++
-	}
-	s.do(effect{kind: kill, w: w})
+	s.end(w, kill)
+	s.do(effect{kind: kill, w: w}) // It may have been asked politely before.
 }
 
 // buried is the end of a worker's life; death is what its runs are told.
