@@ -55,9 +55,8 @@ type Cgroups struct {
 // hierarchy is one place in use.
 type hierarchy struct {
 	place
-	above   tree // the group ours stands in
-	ours    tree
-	enabled []string // controllers that Open enabled above
+	above tree // the group ours stands in
+	ours  tree
 }
 
 // Open makes our own group and ends what a killed predecessor left in it. name is
@@ -174,28 +173,29 @@ func (c *Cgroups) divide(y *hierarchy) error {
 			return err
 		}
 	}
-	text, err := y.above.read("cgroup.subtree_control")
+	for _, t := range []tree{y.above, y.ours} {
+		if err := control(t, "+", y.controllers); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// control enables ("+") or disables ("-") controllers for the groups beneath t, as
+// far as they are not already.
+func control(t tree, sign string, controllers []string) error {
+	text, err := t.read("cgroup.subtree_control")
 	if err != nil {
 		return err
 	}
-	for _, controller := range y.controllers {
-		if !slices.Contains(strings.Fields(text), controller) {
-			y.enabled = append(y.enabled, controller)
-		}
-	}
-	if err := control(y.above, "+", y.enabled); err != nil {
-		y.enabled = nil
-		return err
-	}
-	return control(y.ours, "+", y.controllers)
-}
-
-// control enables ("+") or disables ("-") controllers for the groups beneath t.
-func control(t tree, sign string, controllers []string) error {
-	if len(controllers) == 0 {
+	enabled := strings.Fields(text)
+	change := slices.DeleteFunc(slices.Clone(controllers), func(controller string) bool {
+		return slices.Contains(enabled, controller) == (sign == "+")
+	})
+	if len(change) == 0 {
 		return nil
 	}
-	value := sign + strings.Join(controllers, " "+sign)
+	value := sign + strings.Join(change, " "+sign)
 	if err := t.write("cgroup.subtree_control", value); err != nil {
 		return fmt.Errorf("%s for the groups of %s: %w", value, t.path(), err)
 	}
@@ -227,8 +227,8 @@ func (c *Cgroups) move(t tree, from, to string) error {
 	return fmt.Errorf("%s: new processes came as fast as they were moved", path.Join(t.path(), from))
 }
 
-// Close ends every process that is left in a sandbox's group, removes our group
-// and, if this process had moved, moves it back. It waits for dying processes until
+// Close ends every process that is left in a sandbox's group, brings this process
+// from its leaf, if it has one, to the group above ours, and removes our group. It waits for dying processes until
 // ctx ends, ten seconds at most; the error names what stayed. A second Close does
 // nothing. Controllers enabled at the top of a hierarchy stay so: others may have
 // come to need them.
@@ -266,11 +266,10 @@ func (c *Cgroups) unite(y *hierarchy) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range []struct {
-		of          tree
-		controllers []string
-	}{{y.ours, y.controllers}, {y.above, y.enabled}} {
-		if err := control(d.of, "-", d.controllers); err != nil {
+	// All of them, whoever enabled them above: as long as this process lived there
+	// none can have been, so it was us, or a predecessor whose leaf we started in.
+	for _, t := range []tree{y.ours, y.above} {
+		if err := control(t, "-", y.controllers); err != nil {
 			return err
 		}
 	}

@@ -76,6 +76,29 @@ func TestDelegatedGroupIsDividedAndGivenBack(t *testing.T) {
 	}
 }
 
+func TestLeafOfAPredecessorIsTakenOver(t *testing.T) {
+	k := newFake("/svc", wanted(), nil)
+	before := k.names()
+	dead := openFake(t, k)
+	if _, err := dead.New("a", Limits{}); err != nil {
+		t.Fatal(err)
+	}
+	dead.hierarchies[0].close()
+	// Who starts the daemon again does it where the predecessor was, for the group
+	// above is divided and takes no process.
+	k.proc["/proc/self/cgroup"] = "0::/svc/" + testName + "/daemon\n"
+	c := openFake(t, k)
+	if _, err := c.New("a", Limits{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, k.names()); diff != "" {
+		t.Errorf("groups left (-before +after):\n%s", diff)
+	}
+}
+
 func TestLimitsStandBeforeAnyProcessIsIn(t *testing.T) {
 	limits := Limits{MemoryBytes: 1 << 30, CPUs: 1.5, PIDs: 256}
 	const a2, memory, pids, cpu = top + "/" + testName + "/a", memoryV1 + "/" + testName + "/a", "/sys/fs/cgroup/pids/" + testName + "/a", "/sys/fs/cgroup/cpu/" + testName + "/a"

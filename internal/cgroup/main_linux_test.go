@@ -76,11 +76,9 @@ func daemon(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		cmd, err := start(g, "sh exec sleep 300", nil)
-		if err != nil {
+		if _, err := start(g, "sh echo $$; exec sleep 300", os.Stdout); err != nil {
 			return err
 		}
-		fmt.Println(cmd.Process.Pid)
 	}
 	<-ctx.Done()
 	return ctx.Err()
@@ -146,7 +144,7 @@ func here(t *testing.T) (*Cgroups, bool) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.Close(context.Background()); err != nil {
+		if err := c.Close(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
 		}
 		if left := find(t, name); len(left) > 0 {
@@ -170,7 +168,7 @@ func group(t *testing.T, c *Cgroups, l Limits) *Group {
 		if err := g.Kill(); err != nil {
 			t.Error(err)
 		}
-		if err := g.Close(context.Background()); err != nil {
+		if err := g.Close(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
 		}
 	})

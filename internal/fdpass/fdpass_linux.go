@@ -152,21 +152,33 @@ func (c *Conn) Recv(v any) (files []*os.File, err error) {
 	if truncated { // the kernel has put in what there was room for: it must be closed
 		return files, fmt.Errorf("receive: more than %d descriptors", maxFiles)
 	}
-	if _, err := io.ReadFull(c.file, head[n:]); err != nil {
-		return files, fmt.Errorf("receive: %w", err)
+	if err := c.readFull(head[n:]); err != nil {
+		return files, err
 	}
 	size := binary.BigEndian.Uint32(head[:])
 	if size > maxBytes {
 		return files, fmt.Errorf("receive: message of %d bytes, at most %d are allowed", size, maxBytes)
 	}
 	body := make([]byte, size)
-	if _, err := io.ReadFull(c.file, body); err != nil {
-		return files, fmt.Errorf("receive: %w", err)
+	if err := c.readFull(body); err != nil {
+		return files, err
 	}
 	if err := json.Unmarshal(body, v); err != nil {
 		return files, fmt.Errorf("decode message: %w", err)
 	}
 	return files, nil
+}
+
+// readFull reads the rest of a message that has begun, so its end is never io.EOF.
+func (c *Conn) readFull(p []byte) error {
+	_, err := io.ReadFull(c.file, p)
+	if errors.Is(err, io.EOF) && len(p) > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return fmt.Errorf("receive: %w", err)
+	}
+	return nil
 }
 
 func (c *Conn) recvmsg(p, oob []byte) (n, oobn int, truncated bool, err error) {

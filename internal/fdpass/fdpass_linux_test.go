@@ -141,7 +141,9 @@ func TestFilesArriveCloseOnExecAndInTheirOrder(t *testing.T) {
 }
 
 func TestEndIsEOFOnlyBetweenMessages(t *testing.T) {
-	frame := func(size uint32, body string) []byte { return append(binary.BigEndian.AppendUint32(nil, size), body...) }
+	frame := func(size uint32, body string) []byte {
+		return append(binary.BigEndian.AppendUint32(nil, size), body...)
+	}
 	for _, tt := range []struct {
 		name string
 		sent []byte

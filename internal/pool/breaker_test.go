@@ -49,6 +49,7 @@ func TestFifthFailureInARowOpensTheBreakerUntilAProbeSucceeds(t *testing.T) {
 		if !strings.Contains(fmt.Sprint(q.err), "clone: no memory") {
 			t.Errorf("%v names no step", q.err)
 		}
+		synctest.Wait() // The refill, which the failed user start let go on.
 		// The rest of the same moment: at once, and no start.
 		began, starts := time.Now(), r.engine.tries()
 		_, err := r.pool.Acquire(t.Context(), "bob", AcquireOptions{})

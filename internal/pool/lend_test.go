@@ -306,3 +306,23 @@ func TestPressureRetiresTheLongestIdleAndElseLetsWait(t *testing.T) {
 		dan.lease.Release()
 	})
 }
+
+func TestStartThatFoundNoRoomCostsNoTurn(t *testing.T) {
+	var full atomic.Bool
+	full.Store(true)
+	o := Options{MaxWorkers: 1, QueueSize: 5, Pressure: func() Pressure { return Pressure{NoRoom: full.Load()} }}
+	inBubble(t, o, func(t *testing.T, r *rig) {
+		ann, bob := r.request("ann"), r.request("bob")
+		time.Sleep(3*pressurePoll + pressurePoll/2) // An odd number of tries: neither stands in front by chance.
+		full.Store(false)
+		time.Sleep(pressurePoll)
+		if !ann.answered() || bob.answered() {
+			t.Fatal("want ann served, who came first, and bob waiting")
+		}
+		ann.lease.Release()
+		if !bob.answered() {
+			t.Fatal("bob still waits")
+		}
+		bob.lease.Release()
+	})
+}

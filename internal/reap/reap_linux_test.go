@@ -49,8 +49,13 @@ func TestExitIsToldAsTheShellTellsIt(t *testing.T) {
 		code   int
 		signal string
 	}{
-		{"exit 0", 0, ""}, {"exit 7", 7, ""}, {"exit 255", 255, ""}, {"exit 256", 0, ""},
-		{"kill -TERM $$", 143, "SIGTERM"}, {"kill -KILL $$", 137, "SIGKILL"}, {"kill -SEGV $$", 139, "SIGSEGV"},
+		{"exit 0", 0, ""},
+		{"exit 7", 7, ""},
+		{"exit 255", 255, ""},
+		{"exit 256", 0, ""},
+		{"kill -TERM $$", 143, "SIGTERM"},
+		{"kill -KILL $$", 137, "SIGKILL"},
+		{"kill -SEGV $$", 139, "SIGSEGV"},
 	} {
 		t.Run(tt.script, func(t *testing.T) {
 			_, exit := start(t, tt.script)
@@ -100,7 +105,7 @@ func TestEmptyIsClosedAtOnceWithoutChildren(t *testing.T) {
 }
 
 func TestEmptyIsNotClosedWhileAChildLives(t *testing.T) {
-	pid, exit := start(t, "sleep 100")
+	pid, exit := start(t, "exec sleep 100")
 	empty := reaper.Empty()
 	select {
 	case <-empty:
@@ -117,7 +122,7 @@ func TestEmptyIsNotClosedWhileAChildLives(t *testing.T) {
 func TestKillOfAChildThatIsGoneHitsNobody(t *testing.T) {
 	pid, exit := start(t, "exit 0")
 	<-exit
-	_, other := start(t, "sleep 0.1")
+	_, other := start(t, "exec sleep 0.1")
 	reaper.Kill(pid, unix.SIGKILL)
 	if e := <-other; e.Code() != 0 {
 		t.Errorf("another child ended by %q", e.Signal())

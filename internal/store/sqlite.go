@@ -12,9 +12,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // registers the "sqlite" driver
+	"modernc.org/sqlite" // registers the "sqlite" driver
+	sqlitelib "modernc.org/sqlite/lib"
 )
 
 // Settings of every connection. A checkpoint flushes to the disk, so few of them
@@ -109,8 +111,8 @@ func openWritable(ctx context.Context, path string, log *slog.Logger) (*sql.DB, 
 // migrate brings the schema up to date. Where two processes do it at once, one
 // of them fails on what the other has made, and looks again.
 func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
-	var mode string
-	if err := db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil {
+	mode, err := journalMode(ctx, db)
+	if err != nil {
 		return fmt.Errorf("read journal mode: %w", err)
 	}
 	if mode != "wal" {
@@ -128,6 +130,28 @@ func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 		done, err := migrateOnce(ctx, p, log)
 		if done || (err != nil && attempt == migrateAttempts) {
 			return err
+		}
+	}
+}
+
+// journalMode connects for the first time, which turns the write-ahead log on.
+// SQLite does not wait for a lock while it changes the mode, whatever the busy
+// timeout says: where another process does so at the moment, this one looks again.
+func journalMode(ctx context.Context, db *sql.DB) (mode string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, busyTimeoutMS*time.Millisecond)
+	defer cancel()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err = db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode)
+		busy, ok := errors.AsType[*sqlite.Error](err)
+		if !ok || busy.Code()&0xff != sqlitelib.SQLITE_BUSY {
+			return mode, err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return "", err
 		}
 	}
 }

@@ -39,7 +39,7 @@ func TestProgramsAreFoundAsExecvpFindsThem(t *testing.T) {
 		{"a folder is no program", "folder", []string{path}, "", fs.ErrPermission},
 		{"no PATH", "tool", nil, "", fs.ErrNotExist},
 		{"the last PATH counts", "tool", []string{path, "PATH=/nowhere"}, "", fs.ErrNotExist},
-		{"an empty entry is the working directory", "script", []string{"PATH=/nowhere::"}, "", fs.ErrNotExist},
+		{"an empty entry is the working directory", "script", []string{"PATH=/nowhere::"}, "script", nil},
 		{"a dot is the working directory", "script", []string{"PATH=."}, "script", nil},
 		{"a slash makes it relative to the working directory", "./script", []string{path}, "script", nil},
 		{"an absolute path is taken as it is", filepath.Join(dir, "script"), nil, "script", nil},
