@@ -55,6 +55,9 @@ func (d *Dirs) Open(ctx context.Context, userID string) (*Dir, error) {
 			fd, err = openDirAt(d.users, name)
 		}
 	}
+	if isReplaced(err) {
+		err = protocol.Errorf(protocol.CodeConflict, "is not the directory that was made: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open directory %s of user: %w", name, err)
 	}
@@ -68,6 +71,12 @@ func (d *Dirs) Open(ctx context.Context, userID string) (*Dir, error) {
 	s.refs++
 	s.pins++
 	return dir, nil
+}
+
+// isReplaced reports whether something else than a directory of ours stands
+// where one should: a file, a symbolic link, a mount.
+func isReplaced(err error) bool {
+	return errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EXDEV)
 }
 
 // check makes sure that the directory is what was made for this user, repairs

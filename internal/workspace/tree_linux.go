@@ -44,7 +44,7 @@ func removeTree(ctx context.Context, dir int, name string) error {
 			return describe(name, r.drop(dir, name))
 		}
 		if r.progress == before {
-			return errors.Join(r.errs...)
+			return errors.Join(append([]error{fmt.Errorf("remove %q: some of it stays", name)}, r.errs...)...)
 		}
 	}
 }
@@ -74,8 +74,8 @@ func (r *remover) pass(ctx context.Context) (isEmpty bool, err error) {
 		if done {
 			return isEmpty, nil
 		}
-		isEmpty = false
 		for _, e := range entries {
+			isEmpty = false
 			if err := r.remove(ctx, e.name); err != nil {
 				return false, err
 			}

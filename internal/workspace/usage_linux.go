@@ -45,8 +45,8 @@ func (d *Dirs) DiskUsage(ctx context.Context, userID string) (int64, error) {
 	}
 	defer closeFD(fd)
 	for range walkAttempts {
-		w := walk{ctx: ctx, buf: make([]byte, direntBytes), links: make(map[uint64]bool)}
-		err = errors.Join(w.root(fd, subdirWorkspace), w.root(fd, subdirHome))
+		w := walk{buf: make([]byte, direntBytes), links: make(map[uint64]bool)}
+		err = errors.Join(w.root(ctx, fd, subdirWorkspace), w.root(ctx, fd, subdirHome))
 		if err == nil {
 			return w.bytes, nil
 		}
@@ -54,14 +54,16 @@ func (d *Dirs) DiskUsage(ctx context.Context, userID string) (int64, error) {
 			break
 		}
 	}
+	if errors.Is(err, unix.ENOENT) && unix.Faccessat(d.users, name, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return 0, protocol.Errorf(protocol.CodeNotFound, "the user's directory was removed")
+	}
 	return 0, fmt.Errorf("count %s: %w", name, err)
 }
 
 // walk counts a tree. It goes down one directory at a time; what it has to know
 // to go on where it left off is in a frame for each level.
 type walk struct {
-	ctx   context.Context //nolint:containedctx // One walk is one call.
-	dev   uint64          // the tree's file system
+	dev   uint64 // the tree's file system
 	bytes int64
 	links map[uint64]bool // inodes with several names that are counted
 	stack []frame
@@ -80,7 +82,7 @@ type frame struct {
 }
 
 // root walks the tree called name in dir.
-func (w *walk) root(dir int, name string) error {
+func (w *walk) root(ctx context.Context, dir int, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -93,7 +95,7 @@ func (w *walk) root(dir int, name string) error {
 	for len(w.stack) > 0 {
 		isDeeper := false
 		if w.stop == nil {
-			isDeeper, w.stop = w.read()
+			isDeeper, w.stop = w.read(ctx)
 		}
 		if isDeeper {
 			continue
@@ -116,7 +118,7 @@ func (w *walk) root(dir int, name string) error {
 
 // read counts the entries of the current directory up to the next directory
 // among them, and enters that; isDeeper tells that there was one.
-func (w *walk) read() (isDeeper bool, err error) {
+func (w *walk) read(ctx context.Context) (isDeeper bool, err error) {
 	f := &w.stack[len(w.stack)-1]
 	if _, err := unix.Seek(f.fd, f.next, unix.SEEK_SET); err != nil {
 		return false, err
@@ -127,8 +129,8 @@ func (w *walk) read() (isDeeper bool, err error) {
 			return false, err
 		}
 		for _, e := range entries {
-			if w.ctx.Err() != nil {
-				return false, context.Cause(w.ctx)
+			if ctx.Err() != nil {
+				return false, context.Cause(ctx)
 			}
 			f.next = e.next
 			var st unix.Stat_t
@@ -181,7 +183,7 @@ func (w *walk) enter(dir int, name string) error {
 		err = unix.Fstat(fd, &st)
 		// Reading takes r, looking at what was read x. Root needs neither, and
 		// then nothing of a mode is touched.
-		if err == nil && unix.Faccessat(fd, ".", unix.X_OK, unix.AT_EACCESS) != nil {
+		if err == nil && st.Mode&0o100 == 0 && unix.Faccessat(fd, ".", unix.X_OK, unix.AT_EACCESS) != nil {
 			closeFD(fd)
 			err = unix.EACCES
 		}
