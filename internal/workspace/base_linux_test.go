@@ -145,7 +145,7 @@ func TestAsOrdinaryUser(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(tmp) })
 	must(t, os.Chown(tmp, nobody, nobody))
 
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.short", "-test.timeout=5m")
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.timeout=5m", "-rapid.checks=20")
 	cmd.Dir = "/"
 	for _, entry := range os.Environ() {
 		if !strings.HasPrefix(entry, "REQUIRE_KERNEL=") && !strings.HasPrefix(entry, "TMPDIR=") {

@@ -161,6 +161,21 @@ func TestTamperedDirectoryIsAConflict(t *testing.T) {
 			}
 			return os.Symlink(p+"-away", p)
 		},
+		"all is a link beside it": func(p string) error {
+			if err := os.Rename(p, p+"-away"); err != nil {
+				return err
+			}
+			return os.Symlink(filepath.Base(p)+"-away", p)
+		},
+		"home is a link beside it": func(p string) error {
+			return replace(p, "home", func(f string) error { return os.Symlink("workspace", f) })
+		},
+		"meta is a link beside it": func(p string) error {
+			if err := os.Rename(filepath.Join(p, "meta.json"), filepath.Join(p, "other")); err != nil {
+				return err
+			}
+			return os.Symlink("other", filepath.Join(p, "meta.json"))
+		},
 	}
 	for name, tamper := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -252,7 +252,8 @@ func TestMountInsideIsReportedAndNothingInItIsTouched(t *testing.T) {
 	d := openDirs(t, opts)
 	dir := makeUser(t, d, "alice")
 	outside := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(outside, "file"), nil, 0o644))
+	must(t, os.WriteFile(filepath.Join(outside, "file"), make([]byte, 1<<20), 0o644))
+	unix.Sync() // blocks are allocated, so that DiskUsage could count them
 	for _, mount := range []string{"workspace/a/b/tmpfs", "workspace/a/bind"} {
 		must(t, os.MkdirAll(filepath.Join(dir.Path, mount), 0o755))
 	}

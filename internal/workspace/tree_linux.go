@@ -198,8 +198,8 @@ func (r *remover) moveUp(dir int, name string) error {
 	return err
 }
 
-// open opens a directory to be emptied, and takes away what stands in the way: a
-// mode that forbids its owner to change it, and flags that forbid it to all.
+// open opens a directory to be emptied, whatever mode its owner gave it. That
+// nothing forbids it to all (see clearFlags), the drop before it has seen to.
 func (r *remover) open(dir int, name string) (int, error) {
 	fd, err := openDirAt(dir, name)
 	if errors.Is(err, unix.EACCES) {
@@ -210,7 +210,6 @@ func (r *remover) open(dir int, name string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	clearFlags(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err == nil && st.Mode&ownerOnly != ownerOnly && int(st.Uid) == os.Geteuid() {
 		_ = unix.Fchmod(fd, st.Mode&0o7777|ownerOnly) // where it did not help, unlink says so
