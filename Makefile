@@ -41,6 +41,10 @@ test: ## the gate: install what is missing, format, vet, lint, architecture, eve
 test-rootless: test-programs tools ## the kernel tests as an ordinary user
 	scripts/rootless.sh
 
+.PHONY: test-qemu
+test-qemu: ## the cgroup tests on a kernel with a whole cgroup v2, emulated: half a minute and a download
+	scripts/qemu-cgroup2.sh
+
 .PHONY: fmt
 fmt: lint-tool ## format the tree
 	$(GOLANGCI) fmt ./...

@@ -157,6 +157,7 @@ func (o *Orchestrator) work(ctx context.Context, g *goingRun, r *recorder, run p
 		return err
 	}
 	defer lease.Release()
+	r.lostToMemory = lease.LostToMemory
 	timeout := o.timeout(req.Config.TimeoutSeconds)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout,
 		protocol.Errorf(protocol.CodeRunTimeout, "the run took longer than %s", timeout))

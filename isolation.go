@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 
+	"carrel/internal/cgroup"
 	"carrel/internal/jail"
 	"carrel/protocol"
 )
@@ -20,17 +21,10 @@ func Isolation(ctx context.Context, cfg Config) protocol.IsolationReport {
 	return jail.Probe(ctx, jail.ProbeOptions{Worker: worker, Mode: cfg.Isolation, Outside: cfg.outsideLayers()})
 }
 
-// outsideLayers are the layers around a sandbox that this version does not have.
+// outsideLayers are the layers around a sandbox.
 func (c *Config) outsideLayers() []protocol.Layer {
 	return []protocol.Layer{
-		{
-			Name:     jail.LayerCgroup,
-			State:    protocol.LayerMissing,
-			Detail:   "not used by this version",
-			Meaning:  "memory and CPU of a sandbox have no common bound; processes are bounded by RLIMIT_NPROC",
-			Fix:      "give the daemon itself a cgroup with limits",
-			Required: slices.Contains(c.Require, jail.LayerCgroup),
-		},
+		c.cgroupLayer(cgroup.Detect()),
 		{
 			Name:     jail.LayerQuota,
 			State:    protocol.LayerMissing,
@@ -40,6 +34,22 @@ func (c *Config) outsideLayers() []protocol.Layer {
 			Required: slices.Contains(c.Require, jail.LayerQuota),
 		},
 	}
+}
+
+// cgroupLayer puts into the report's words what bounds a sandbox in sum.
+func (c *Config) cgroupLayer(s cgroup.Support) protocol.Layer {
+	l := protocol.Layer{
+		Name:     jail.LayerCgroup,
+		State:    protocol.LayerOK,
+		Detail:   s.Detail,
+		Meaning:  s.Meaning,
+		Fix:      s.Fix,
+		Required: slices.Contains(c.Require, jail.LayerCgroup),
+	}
+	if s.State != cgroup.Full {
+		l.State = protocol.LayerDegraded
+	}
+	return l
 }
 
 // CheckIsolation refuses a host that does not give what the configuration asks
@@ -56,15 +66,6 @@ func CheckIsolation(r protocol.IsolationReport) error {
 }
 
 const isolationStrict = "strict"
-
-// jailLimits are the limits that a sandbox is given from inside.
-func (c *Config) jailLimits() jail.Limits {
-	l := jail.DefaultLimits()
-	l.PIDs = uint64(c.PIDsLimit)
-	l.FileBytes = uint64(c.DiskQuota)
-	l.DataBytes = uint64(c.MemoryLimit)
-	return l
-}
 
 // workerEnv is the whole environment of a user's worker: what the contract
 // names, and the allowed names of the daemon's own.

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"carrel/internal/cgroup"
 	"carrel/internal/engine/local"
 	"carrel/internal/httpapi"
 	"carrel/internal/jail"
@@ -33,10 +34,11 @@ type Orchestrator struct {
 	startedAt time.Time
 	isolation protocol.IsolationReport
 
-	dirs   *workspace.Dirs
-	store  *store.Store
-	engine *local.Engine
-	pool   *pool.Pool
+	dirs    *workspace.Dirs
+	cgroups *cgroup.Cgroups // nil where the host gives none
+	store   *store.Store
+	engine  *local.Engine
+	pool    *pool.Pool
 
 	// root is the context of everything that outlives a caller's: runs and pool.
 	root   context.Context
@@ -109,10 +111,15 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 	if err := o.endInterrupted(ctx); err != nil {
 		return err
 	}
+	if err := o.openCgroups(ctx); err != nil {
+		return err
+	}
 	o.engine = local.New(local.Options{
 		Worker:  worker,
 		Dirs:    o.dirs,
-		Limits:  o.cfg.jailLimits(),
+		Limits:  o.jailLimits(),
+		Cgroups: o.cgroups,
+		Sum:     o.cfg.sumLimits(),
 		Without: jail.Without(o.isolation),
 		Env:     o.cfg.workerEnv,
 		Logger:  o.log,
@@ -132,10 +139,13 @@ func (o *Orchestrator) startPool() {
 		StartupTimeout: o.cfg.StartupTimeout,
 		IdleTimeout:    o.cfg.IdleTimeout,
 		PingInterval:   30 * time.Second,
-		Agent:          o.cfg.Agent,
-		Limits:         protocol.WorkerLimits{MaxRuns: o.cfg.MaxRunsPerUser},
-		Isolation:      o.isolation.State,
-		Logger:         o.log,
+		// Half of what the sandbox may have: the rest is for the next run's commands.
+		MemoryMarkBytes: int64(o.cfg.MemoryLimit / 2),
+		Pressure:        pressure,
+		Agent:           o.cfg.Agent,
+		Limits:          protocol.WorkerLimits{MaxRuns: o.cfg.MaxRunsPerUser},
+		Isolation:       o.isolation.State,
+		Logger:          o.log,
 	})
 	o.poolWG.Go(func() {
 		if err := o.pool.Run(o.root); err != nil {
@@ -224,6 +234,9 @@ func (o *Orchestrator) close() error {
 	o.poolWG.Wait()
 	if o.engine != nil {
 		o.engine.Close()
+	}
+	if o.cgroups != nil {
+		errs = append(errs, o.cgroups.Close(o.root))
 	}
 	if o.store != nil {
 		errs = append(errs, o.store.Close())

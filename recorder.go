@@ -20,12 +20,26 @@ type recorder struct {
 	runID string
 	seq   int64 // of the last event
 	ended bool  // an ending was stored or is on its way
+	// lostToMemory reports whether the kernel has killed a process of the sandbox
+	// for want of memory while the run went; nil = it has not.
+	lostToMemory func() bool
 }
 
 // take stores an event of the worker. ctx is the run's: its cause names what
 // ended it.
 func (r *recorder) take(ctx context.Context, ev protocol.EventParams) error {
-	if ev.Type == protocol.EventRunError {
+	switch {
+	case ev.Type.Ends() && r.lostToMemory != nil && isLoss(ev) && r.lostToMemory():
+		loss, err := json.Marshal(protocol.RunError{
+			Code:    protocol.CodeOutOfMemory,
+			Message: "the sandbox ran out of memory (SANDBOX_MEMORY_LIMIT), and the kernel killed a command of the run",
+			Cause:   &protocol.ExitCause{OOMKill: true},
+		})
+		if err != nil {
+			return fmt.Errorf("encode ending: %w", err)
+		}
+		ev.Type, ev.Data = protocol.EventRunError, loss
+	case ev.Type == protocol.EventRunError:
 		ev.Data = reason(ctx, ev.Data)
 	}
 	err := r.append(context.WithoutCancel(ctx), protocol.Event{
@@ -37,6 +51,22 @@ func (r *recorder) take(ctx context.Context, ev protocol.EventParams) error {
 	r.ended = ev.Type.Ends()
 	return nil
 }
+
+// isLoss reports whether an ending looks like that of a run whose command, or its
+// tool host, was killed: the worker cannot see who did it.
+func isLoss(ev protocol.EventParams) bool {
+	if ev.Type == protocol.EventRunError {
+		var told protocol.RunError
+		return json.Unmarshal(ev.Data, &told) == nil && told.Code == protocol.CodeAgentError
+	}
+	var told struct {
+		ExitCode *int `json:"exit_code"`
+	}
+	return json.Unmarshal(ev.Data, &told) == nil && told.ExitCode != nil && *told.ExitCode == exitKilled
+}
+
+// exitKilled is a shell's exit status for a command that SIGKILL ended.
+const exitKilled = 128 + 9
 
 // reason puts the host's reason into a RUN_ERROR of a canceled run: the worker
 // is told to cancel, not whether a person, the clock or a shutdown wants it.

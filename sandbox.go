@@ -39,12 +39,13 @@ func (o *Orchestrator) Exec(ctx context.Context, userID string, req protocol.Exe
 		protocol.Errorf(protocol.CodeRunTimeout, "the command took longer than %s", timeout))
 	defer stop()
 	params := protocol.ExecParams{ExecRequest: req, ExecID: key}
-	if sink == nil {
-		return lease.Exec(ctx, params, nil)
+	var output func(protocol.ExecOutputParams) error
+	if sink != nil {
+		output = func(p protocol.ExecOutputParams) error { return sink(p.Type, protocol.ExecOutput{Text: p.Text}) }
 	}
-	return lease.Exec(ctx, params, func(p protocol.ExecOutputParams) error {
-		return sink(p.Type, protocol.ExecOutput{Text: p.Text})
-	})
+	result, err := lease.Exec(ctx, params, output)
+	result.OOMKill = result.ExitCode == exitKilled && lease.LostToMemory()
+	return result, err
 }
 
 // Sandboxes shows the live pool.

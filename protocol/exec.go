@@ -66,7 +66,8 @@ type ExecResult struct {
 	Signal     string `json:"signal,omitempty"` // "SIGKILL"
 	Stdout     string `json:"stdout"`
 	Stderr     string `json:"stderr"`
-	Truncated  bool   `json:"truncated"` // some output was left out
+	Truncated  bool   `json:"truncated"`          // some output was left out
+	OOMKill    bool   `json:"oom_kill,omitempty"` // the kernel killed it for want of memory
 	DurationMS int64  `json:"duration_ms"`
 }
 

@@ -99,6 +99,10 @@ var rooms = []room{
 		why:     "the kernel's own bounds around a sandbox; it knows no sandbox",
 	},
 	{
+		path: "internal/memory",
+		why:  "reads what the host says of its memory; who asks is none of its business",
+	},
+	{
 		path:  "internal/engine",
 		rooms: []string{"protocol"},
 		why:   "the seam: the pool sees processes, not how they come to be",
@@ -146,8 +150,8 @@ var rooms = []room{
 	{
 		path: ".",
 		rooms: []string{
-			"internal/broker", "internal/engine", "internal/engine/local", "internal/httpapi", "internal/jail",
-			"internal/pool", "internal/store", "internal/workspace", "protocol",
+			"internal/broker", "internal/cgroup", "internal/engine", "internal/engine/local", "internal/httpapi",
+			"internal/jail", "internal/memory", "internal/pool", "internal/store", "internal/workspace", "protocol",
 		},
 		foreign: []string{"github.com/caarlos0/env/v11", "github.com/oklog/ulid/v2", "golang.org/x/sync", "golang.org/x/sys/unix"},
 		why:     "the front door wires the rooms of the host half",

@@ -112,7 +112,7 @@ func TestLimitsStandBeforeAnyProcessIsIn(t *testing.T) {
 			name: "v2", v2: wanted(), limits: limits,
 			want: []string{
 				"mkdir " + a2,
-				a2 + "/memory.oom.group = 1", a2 + "/memory.max = 1073741824", a2 + "/memory.swap.max = 0",
+				a2 + "/memory.max = 1073741824", a2 + "/memory.swap.max = 0",
 				a2 + "/pids.max = 256", a2 + "/cpu.max = 150000 100000",
 			},
 		}, {
@@ -125,7 +125,7 @@ func TestLimitsStandBeforeAnyProcessIsIn(t *testing.T) {
 			},
 		}, {
 			name: "no limits", v2: wanted(),
-			want: []string{"mkdir " + a2, a2 + "/memory.oom.group = 1"},
+			want: []string{"mkdir " + a2},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -131,15 +131,12 @@ func (g *Group) memory(u *Usage) error {
 	if y == nil {
 		return nil
 	}
-	file, key := "memory.current", "inactive_file"
-	if y.version == 1 {
-		file, key = "memory.usage_in_bytes", "total_inactive_file"
-	}
-	charged, err := y.number(g.id, file)
+	files := memoryFiles[y.version]
+	charged, err := y.number(g.id, files.charged)
 	if err != nil {
 		return err
 	}
-	unused, err := y.value(g.id, "memory.stat", key)
+	unused, err := y.value(g.id, "memory.stat", files.unused)
 	if err != nil {
 		return err
 	}

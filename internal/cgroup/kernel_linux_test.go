@@ -31,7 +31,7 @@ func TestWhatDetectSaysIsWhatTheFilesHold(t *testing.T) {
 	}
 	g := group(t, c, Limits{MemoryBytes: 64 << 20, CPUs: 0.5, PIDs: 7})
 	for controller, want := range map[string]map[string]string{
-		Memory: {"memory.max": "67108864", "memory.limit_in_bytes": "67108864", "memory.swap.max": "0", "memory.memsw.limit_in_bytes": "67108864", "memory.oom.group": "1"},
+		Memory: {"memory.max": "67108864", "memory.limit_in_bytes": "67108864", "memory.swap.max": "0", "memory.memsw.limit_in_bytes": "67108864"},
 		PIDs:   {"pids.max": "7"},
 		CPU:    {"cpu.max": "50000 100000", "cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000"},
 	} {

@@ -90,13 +90,15 @@ func (l Limits) memory(version int) []setting {
 			{file: "memory.memsw.limit_in_bytes", value: limit, optional: true},
 		}
 	}
-	// A sandbox that lost one process to the kernel is in no state to go on.
-	s := []setting{{file: "memory.oom.group", value: "1"}}
-	if l.MemoryBytes > 0 {
-		s = append(s,
-			setting{file: "memory.max", value: limit},
-			setting{file: "memory.swap.max", value: "0", optional: true}, // not there without CONFIG_SWAP
-		)
+	if l.MemoryBytes == 0 {
+		return nil
 	}
-	return s
+	// memory.oom.group stays 0, as v1 has it: the kernel then kills the largest
+	// process, a command of the agent's, and the agent can go on. Where no process is
+	// large, /tmp is what fills the sandbox, the largest is the worker, and /tmp ends
+	// with it.
+	return []setting{
+		{file: "memory.max", value: limit},
+		{file: "memory.swap.max", value: "0", optional: true}, // not there without CONFIG_SWAP
+	}
 }

@@ -50,6 +50,9 @@ type Process interface {
 	Exit() protocol.ExitCause
 	// Usage reads what the worker and its tree use now.
 	Usage() Usage
+	// OOMKills is how many processes of the tree the kernel has killed so far for
+	// want of memory; 0 where their memory is not bounded in sum.
+	OOMKills() int64
 }
 
 // Usage is what a sandbox uses. A figure that cannot be had is zero.

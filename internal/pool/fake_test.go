@@ -35,6 +35,7 @@ type fakeEngine struct {
 	reapDelay   time.Duration
 	version     int
 	memory      int64
+	oomKills    int64
 	initialize  func(*fakeWorker) error
 	deafAtStart bool // answers no initialize
 	stubborn    bool // ignores shutdown
@@ -158,6 +159,12 @@ func (w *fakeWorker) Usage() engine.Usage {
 	w.engine.mu.Lock()
 	defer w.engine.mu.Unlock()
 	return engine.Usage{MemoryBytes: w.engine.memory, CPU: time.Second}
+}
+
+func (w *fakeWorker) OOMKills() int64 {
+	w.engine.mu.Lock()
+	defer w.engine.mu.Unlock()
+	return w.engine.oomKills
 }
 
 func (w *fakeWorker) Kill() {

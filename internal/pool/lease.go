@@ -16,8 +16,14 @@ type Lease struct {
 	pool     *Pool
 	w        *worker
 	since    time.Time
+	oomKills int64 // of the worker's tree, before the run
 	released atomic.Bool
 }
+
+// LostToMemory reports whether the kernel has killed a process of the sandbox for
+// want of memory since Execute or Exec began. Which run's it was, of several that
+// go on at a time, it cannot tell.
+func (l *Lease) LostToMemory() bool { return l.w.proc.OOMKills() > l.oomKills }
 
 // Release gives the worker back; more than once is once. Call it after Execute
 // or Exec has returned.
@@ -101,6 +107,7 @@ func (l *Lease) call(ctx context.Context, st stream, method string, params, resu
 		return err
 	}
 	defer l.w.calls.remove(st)
+	l.oomKills = l.w.proc.OOMKills()
 
 	// The connection gets a context of its own, whose cause is no one else's: it
 	// comes back only if the worker did not answer.

@@ -162,6 +162,24 @@ func TestWorkerPastTheMemoryMarkIsReplacedBetweenRuns(t *testing.T) {
 	})
 }
 
+func TestLeaseTellsOfCommandsKilledForMemorySinceItsRunBegan(t *testing.T) {
+	inBubble(t, Options{}, func(t *testing.T, r *rig) {
+		r.engine.oomKills = 3 // of earlier runs
+		l := r.acquire("ann")
+		defer l.Release()
+		if _, err := l.Execute(t.Context(), protocol.ExecuteParams{RunID: "run_1", Message: "ok"}, func(protocol.EventParams) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if l.LostToMemory() {
+			t.Error("earlier kills are told as this run's")
+		}
+		r.engine.oomKills = 4
+		if !l.LostToMemory() {
+			t.Error("a kill during the run is not told")
+		}
+	})
+}
+
 func TestIdleWorkerIsRetiredAfterIdleTimeout(t *testing.T) {
 	inBubble(t, Options{IdleTimeout: 300 * time.Second}, func(t *testing.T, r *rig) {
 		l := r.acquire("ann")

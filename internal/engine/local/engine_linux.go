@@ -4,6 +4,7 @@ package local
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"carrel/internal/cgroup"
 	"carrel/internal/engine"
 	"carrel/internal/fdpass"
 	"carrel/internal/jail"
@@ -24,6 +26,10 @@ type Options struct {
 	Worker string // path of carrel-worker
 	Dirs   *workspace.Dirs
 	Limits jail.Limits
+	// Cgroups is where each sandbox gets a group with the limits of Sum; nil where
+	// the host gives none.
+	Cgroups *cgroup.Cgroups
+	Sum     cgroup.Limits
 	// Without names the layers that a configuration of degraded isolation lets
 	// sandboxes do without on this host.
 	Without []string
@@ -63,7 +69,7 @@ func (e *Engine) Close() {
 func (e *Engine) Start(ctx context.Context, spec engine.Spec) (engine.Process, error) {
 	p := &process{engine: e, done: make(chan struct{})}
 	if err := p.start(ctx, spec); err != nil {
-		p.abandon()
+		p.abandon(context.WithoutCancel(ctx))
 		return nil, startError(err)
 	}
 	return p, nil
@@ -129,17 +135,13 @@ func (p *process) start(ctx context.Context, spec engine.Spec) (err error) {
 	if err != nil {
 		return err
 	}
-	stdio, err := p.openLines()
-	if err != nil {
+	if err := p.spawn(ctx, spawner, uid); err != nil {
 		return err
 	}
-	p.child, err = spawner.Spawn(ctx, uid, p.engine.o.Without, stdio, nil)
-	fdpass.CloseAll(stdio[:])
-	if err != nil {
-		return &jail.SetupError{Step: jail.StepClone, Err: err}
-	}
 	p.steps = append(p.steps, jail.StepTime{Step: jail.StepClone, Took: time.Since(begin)})
-	p.watch()
+	p.watch(context.WithoutCancel(ctx))
+	attached := p.attach()
+	defer func() { err = errors.Join(err, <-attached) }()
 
 	mounts, err := jail.TakeMounts(p.engine.o.Worker)
 	if err != nil {
@@ -153,6 +155,48 @@ func (p *process) start(ctx context.Context, spec engine.Spec) (err error) {
 	}
 	p.steps = append(p.steps, steps...)
 	return nil
+}
+
+// spawn clones the process, on v2 right into its group.
+func (p *process) spawn(ctx context.Context, spawner *jail.Spawner, uid int) (err error) {
+	var dir *os.File
+	if cgroups := p.engine.o.Cgroups; cgroups != nil {
+		if p.group, err = cgroups.New(rand.Text(), p.engine.o.Sum); err != nil {
+			return err
+		}
+		if dir, err = p.group.Dir(); err != nil {
+			return err
+		}
+		defer fdpass.CloseAll([]*os.File{dir})
+	}
+	stdio, err := p.openLines()
+	if err != nil {
+		return err
+	}
+	defer fdpass.CloseAll(stdio[:])
+	if p.child, err = spawner.Spawn(ctx, uid, p.engine.o.Without, stdio, dir); err != nil {
+		return &jail.SetupError{Step: jail.StepClone, Err: err}
+	}
+	return nil
+}
+
+// attach puts the process into its v1 groups. The kernel may take its time for it
+// (it waits for every processor once), so PID 1 builds its world meanwhile: until
+// it is bound it forks nothing and runs nothing of anybody's.
+func (p *process) attach() <-chan error {
+	done := make(chan error, 1)
+	if p.group == nil {
+		done <- nil
+		return done
+	}
+	go func() {
+		if err := p.group.Attach(p.child.PID); err != nil {
+			done <- &jail.SetupError{Step: jail.LayerCgroup, Err: err}
+			return
+		}
+		done <- nil
+	}()
+	return done
 }
 
 // openLines makes the worker's stdio and control line and returns its ends.

@@ -114,3 +114,46 @@ func TestCloseKillsEveryWorker(t *testing.T) {
 		t.Errorf("a start after Close: %v", err)
 	}
 }
+
+func TestSandboxWithItsToolsIsInAGroupOfItsOwn(t *testing.T) {
+	e := newEngine(t)
+	if e.o.Cgroups == nil {
+		t.Log("this host gives this user no groups")
+		return
+	}
+	p, other := start(t, e, "ana"), start(t, e, "bob")
+	if groupOf(t, p.PID()) == groupOf(t, other.PID()) || groupOf(t, p.PID()) == groupOf(t, os.Getpid()) {
+		t.Errorf("the groups of two workers and of the daemon: %q %q %q", groupOf(t, p.PID()), groupOf(t, other.PID()), groupOf(t, os.Getpid()))
+	}
+	if u := p.Usage(); u.MemoryBytes == 0 || u.CPU == 0 {
+		t.Errorf("usage %+v", u)
+	}
+	group := p.(*process).group //nolint:forcetypeassert // the engine's own type
+	p.Kill()
+	<-p.Done()
+	if _, err := group.Usage(); err == nil {
+		t.Error("the group is still there after its worker's end")
+	}
+}
+
+// groupOf tells a process's groups, of all hierarchies.
+func groupOf(t *testing.T, pid int) string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestExternalKillIsNotTakenForOneForMemory(t *testing.T) {
+	e := newEngine(t)
+	p := start(t, e, "ana")
+	if err := syscall.Kill(p.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	if p.Exit().OOMKill || p.OOMKills() != 0 {
+		t.Errorf("exit %+v, %d kills", p.Exit(), p.OOMKills())
+	}
+}

@@ -1,13 +1,16 @@
 package local
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
+	"carrel/internal/cgroup"
 	"carrel/internal/engine"
 	"carrel/internal/fdpass"
 	"carrel/internal/jail"
@@ -23,7 +26,10 @@ type process struct {
 	control *jail.Control
 	stream  stream
 	stderr  *os.File
+	group   *cgroup.Group // nil where the host gives none
 	steps   []jail.StepTime
+
+	oomKills atomic.Int64 // as last read
 
 	done chan struct{}
 	exit protocol.ExitCause // valid once done is closed
@@ -52,8 +58,9 @@ func (p *process) Exit() protocol.ExitCause { return p.exit }
 // Steps tells how long each step of the start took, in order.
 func (p *process) Steps() []jail.StepTime { return p.steps }
 
-// watch starts the process's goroutines.
-func (p *process) watch() {
+// watch starts the process's goroutines. ctx is for what has to be done whatever
+// has ended.
+func (p *process) watch(ctx context.Context) {
 	logged := make(chan struct{})
 	go func() {
 		defer close(logged)
@@ -65,17 +72,29 @@ func (p *process) watch() {
 		defer close(p.done)
 		status := <-p.child.Exit
 		<-logged // every writer of it is dead
-		p.exit = exitCause(status)
-		p.release()
+		p.exit = p.exitCause(status)
+		p.release(ctx)
 	}()
 }
 
 // release gives back what the host held for the process.
-func (p *process) release() {
+func (p *process) release(ctx context.Context) {
 	p.control.Close()
 	_ = p.stderr.Close()
 	_ = p.child.PidFD.Close()
+	p.closeGroup(ctx)
 	p.closeDir()
+}
+
+// closeGroup removes the process's group. Its PID namespace has ended, so there
+// should be nobody left in it: the kill is for what we did not think of.
+func (p *process) closeGroup(ctx context.Context) {
+	if p.group == nil {
+		return
+	}
+	if err := errors.Join(p.group.Kill(), p.group.Close(ctx)); err != nil {
+		p.engine.o.Logger.WarnContext(ctx, "the group of an ended worker is left to the next sweep", "error", err)
+	}
 }
 
 func (p *process) closeDir() {
@@ -87,7 +106,7 @@ func (p *process) closeDir() {
 }
 
 // abandon ends a process whose start failed.
-func (p *process) abandon() {
+func (p *process) abandon(ctx context.Context) {
 	_ = p.stream.Close()
 	if p.child != nil {
 		p.child.Kill()
@@ -98,15 +117,24 @@ func (p *process) abandon() {
 		p.control.Close()
 	}
 	fdpass.CloseAll([]*os.File{p.stderr})
+	p.closeGroup(ctx)
 	p.closeDir()
 }
 
-func exitCause(s unix.WaitStatus) protocol.ExitCause {
+// exitCause puts a wait status into the protocol's words. A SIGKILL that we did
+// not send is the kernel's own if its count of such kills has grown since anybody
+// looked: commands that it killed earlier are in the count too.
+func (p *process) exitCause(s unix.WaitStatus) protocol.ExitCause {
 	if !s.Signaled() {
 		code := s.ExitStatus()
 		return protocol.ExitCause{ExitCode: &code}
 	}
-	return protocol.ExitCause{Signal: unix.SignalName(s.Signal()), Seccomp: s.Signal() == unix.SIGSYS}
+	known := p.oomKills.Load()
+	return protocol.ExitCause{
+		Signal:  unix.SignalName(s.Signal()),
+		Seccomp: s.Signal() == unix.SIGSYS,
+		OOMKill: s.Signal() == unix.SIGKILL && p.OOMKills() > known,
+	}
 }
 
 // stream is the worker's stdout to read and stdin to write.

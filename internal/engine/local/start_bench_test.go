@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"carrel/internal/cgroup"
 	"carrel/internal/engine"
 	"carrel/internal/jail"
 	"carrel/internal/jsonrpc"
@@ -151,21 +152,35 @@ func (onEvent) Request(context.Context, string, json.RawMessage) (any, error) {
 // newEngine makes an engine on a throw-away base directory.
 func newEngine(tb testing.TB) *Engine {
 	tb.Helper()
+	base := filepath.Join(tb.TempDir(), "data")
 	dirs, err := workspace.Open(tb.Context(), workspace.Options{
-		BaseDir: filepath.Join(tb.TempDir(), "data"), Root: os.Geteuid() == 0, UIDFirst: 200000, UIDCount: 100,
+		BaseDir: base, Root: os.Geteuid() == 0, UIDFirst: 200000, UIDCount: 100,
 	})
 	if err != nil {
 		tb.Fatal(err)
 	}
+	var groups *cgroup.Cgroups
+	if cgroup.Detect().State != cgroup.None {
+		if groups, err = cgroup.Open(tb.Context(), cgroup.Name(base)); err != nil {
+			tb.Fatal(err)
+		}
+	}
 	e := New(Options{
-		Worker: worker(tb),
-		Dirs:   dirs,
-		Limits: jail.DefaultLimits(),
-		Env:    func(userID string) []string { return jail.BaseEnv(userID, nil) },
-		Logger: slog.New(slog.DiscardHandler),
+		Worker:  worker(tb),
+		Dirs:    dirs,
+		Limits:  jail.DefaultLimits(),
+		Cgroups: groups,
+		Sum:     cgroup.Limits{MemoryBytes: 1 << 30, CPUs: 1, PIDs: 256},
+		Env:     func(userID string) []string { return jail.BaseEnv(userID, nil) },
+		Logger:  slog.New(slog.DiscardHandler),
 	})
 	tb.Cleanup(func() {
 		e.Close()
+		if groups != nil {
+			if err := groups.Close(context.WithoutCancel(tb.Context())); err != nil {
+				tb.Error(err)
+			}
+		}
 		if err := dirs.Close(); err != nil {
 			tb.Error(err)
 		}

@@ -13,20 +13,52 @@ import (
 // runs on (sysconf(3), _SC_CLK_TCK).
 const clockTicks = 100
 
-// Usage implements [engine.Process]. Without a cgroup it is the worker process
-// alone: its tools have uids and namespaces of their own and are not counted.
+// OOMKills implements [engine.Process].
+func (p *process) OOMKills() int64 {
+	if p.group == nil {
+		return 0
+	}
+	kills, err := p.group.OOMKills()
+	if err != nil {
+		return p.oomKills.Load() // the group is gone, and the process with it
+	}
+	p.oomKills.Store(kills)
+	return kills
+}
+
+// Usage implements [engine.Process]. What no cgroup tells is the worker process's
+// alone: nobody counts its tools then.
 func (p *process) Usage() engine.Usage {
 	var u engine.Usage
-	if statm := fields("/proc/"+strconv.Itoa(p.child.PID)+"/statm", ""); len(statm) > 1 {
-		u.MemoryBytes = number(statm[1]) * int64(os.Getpagesize())
+	if p.group != nil {
+		if sum, err := p.group.Usage(); err == nil {
+			u = engine.Usage(sum)
+		}
 	}
+	if u.MemoryBytes == 0 {
+		u.MemoryBytes = p.residentBytes()
+	}
+	if u.CPU == 0 {
+		u.CPU = p.processorTime()
+	}
+	return u
+}
+
+func (p *process) residentBytes() int64 {
+	if statm := fields("/proc/"+strconv.Itoa(p.child.PID)+"/statm", ""); len(statm) > 1 {
+		return number(statm[1]) * int64(os.Getpagesize())
+	}
+	return 0
+}
+
+func (p *process) processorTime() time.Duration {
 	// After the command's name, which may hold anything: field 14 and 15 of
 	// proc_pid_stat(5) are the 12th and 13th behind its closing parenthesis.
 	if stat := fields("/proc/"+strconv.Itoa(p.child.PID)+"/stat", ")"); len(stat) > 12 {
 		ticks := number(stat[11]) + number(stat[12])
-		u.CPU = time.Duration(ticks) * time.Second / clockTicks
+		return time.Duration(ticks) * time.Second / clockTicks
 	}
-	return u
+	return 0
 }
 
 func fields(path, after string) []string {
