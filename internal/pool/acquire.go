@@ -19,7 +19,9 @@ type AcquireOptions struct {
 // for its turn, at most QueueTimeout and then as long as the start of the user's
 // worker takes, if that is under way. Errors:
 //
-//   - CodeQueueFull, CodeQueueTimeout: there is no room; with RetryAfter.
+//   - CodeQueueFull, CodeQueueTimeout: there is no room; with RetryAfter. A run
+//     that waits already is told the former when it is the newest of the user who
+//     has the most waiting, and another user comes to the full queue.
 //   - CodeWorkerStartFailed, CodeIsolationUnavailable: a *[DeathError] that names
 //     the step. A start that failed is tried again within the queue time, until
 //     five in a row have.

@@ -157,6 +157,30 @@ func TestFullQueueRefusesWithRetryAfter(t *testing.T) {
 	})
 }
 
+func TestNobodyFillsTheQueueAgainstOthers(t *testing.T) {
+	inBubble(t, Options{MaxWorkers: 1, MaxRunsPerUser: 1, QueueSize: 3, QueueTimeout: time.Hour}, func(t *testing.T, r *rig) {
+		held := r.acquire("ann")
+		ann := []*pending{r.request("ann"), r.request("ann"), r.request("ann")}
+		bob := r.request("bob")
+		if bob.answered() || !ann[2].answered() || ann[1].answered() {
+			t.Fatal("the newest of who has the most waiting should have made room")
+		}
+		wantCode(t, ann[2].err, protocol.CodeQueueFull)
+		second := r.request("bob") // each has two then, and it is bob who comes last
+		if !second.answered() || ann[1].answered() {
+			t.Error("bob has as many waiting as ann, and took from her all the same")
+		}
+		wantCode(t, second.err, protocol.CodeQueueFull)
+		held.Release()
+		for _, q := range []*pending{bob, ann[0], ann[1]} {
+			if !q.answered() {
+				t.Fatal("still waits")
+			}
+			q.lease.Release()
+		}
+	})
+}
+
 func TestStartsUnderWayDoNotFillTheQueue(t *testing.T) {
 	inBubble(t, Options{MaxWorkers: 5, QueueSize: 0}, func(t *testing.T, r *rig) {
 		r.engine.startDelay = time.Second

@@ -205,9 +205,21 @@ func (s *state) acquire(userID string, wantsPlace bool) (*Lease, *waiter, error)
 	wt := s.wait(u, wantsPlace)
 	s.settle()
 	if wt.listed != nil && u.counted > 0 && s.queued > s.o.QueueSize {
-		s.refuse(wt, s.full())
+		s.refuse(s.excess(u), s.full())
 	}
 	return nil, wt, nil
+}
+
+// excess is the run that has to leave a queue which u's newest has made too long:
+// the newest of the user who has the most waiting. So nobody can fill the queue
+// against others. (fq_codel, RFC 8290 section 4.1, drops from the fattest flow.)
+func (s *state) excess(u *user) *waiter {
+	for e := s.ring.Front(); e != nil; e = e.Next() {
+		if other := e.Value.(*user); other.counted > u.counted {
+			u = other
+		}
+	}
+	return u.waiters.Back().Value.(*waiter)
 }
 
 // full is what a run is told that finds the queue full.
