@@ -42,7 +42,7 @@ test-rootless: test-programs tools ## the kernel tests as an ordinary user
 	scripts/rootless.sh
 
 .PHONY: test-qemu
-test-qemu: ## the cgroup tests on a kernel with a whole cgroup v2, emulated: half a minute and a download
+test-qemu: ## the cgroup tests on a kernel with a whole cgroup v2, emulated: minutes, and a download
 	scripts/qemu-cgroup2.sh
 
 .PHONY: fmt

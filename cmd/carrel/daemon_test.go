@@ -59,10 +59,14 @@ func program(t *testing.T) string {
 
 // environment is a daemon's: with a secret, and nothing of the test's own.
 func environment(baseDir string, more ...string) []string {
-	return append([]string{
+	env := []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "PLANTED_SECRET=" + canary, "DATABASE_PASSWORD=" + canary,
 		"CARREL_LISTEN=127.0.0.1:0", "SANDBOX_BASE_DIR=" + baseDir,
-	}, more...)
+	}
+	if isolation := os.Getenv("SANDBOX_ISOLATION"); isolation != "" { // an old kernel's, scripts/qemu-cgroup2.sh
+		env = append(env, "SANDBOX_ISOLATION="+isolation)
+	}
+	return append(env, more...)
 }
 
 // daemon is a running `carrel serve`.

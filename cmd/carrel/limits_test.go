@@ -12,8 +12,8 @@ import (
 	"carrel/protocol"
 )
 
-// balloon takes memory until it is stopped, by what every sandbox has.
-const balloon = "perl -e '$x .= \"x\" x (1<<20) while 1'"
+// balloon takes memory until it is stopped: no line ever ends, so tail keeps all.
+const balloon = "tail /dev/zero"
 
 // outcome runs a script to its ending, whichever it is.
 func (d *daemon) outcome(user, message string) protocol.Run {
@@ -80,8 +80,14 @@ func TestMemoryOfSeveralProcessesIsBoundedInSum(t *testing.T) {
 		d.stop()
 		return
 	}
-	// Each is far below the limit, all together are above; /tmp counts too.
-	run := d.outcome("ana", "for i in 1 2 3 4; do perl -e '$x = \"x\" x (40<<20); sleep 2' & done; wait; exit 137")
+	// Each is far below the limit, all together are above. Who has his share waits
+	// until all have: with a limit for each alone they would come through.
+	run := d.outcome("ana", `
+		for i in 1 2 3 4; do sh -c '
+			x=$(head -c 41943040 /dev/zero | tr "\0" x); : > has.$0
+			n=0; while [ $n -lt 300 ] && ! [ -e has.1 -a -e has.2 -a -e has.3 -a -e has.4 ]; do sleep 0.1; n=$((n+1)); [ -e lost ] && exit; done
+		' $i || : > lost & done
+		wait; [ -e lost ] && exit 137`)
 	if run.Error == nil || run.Error.Code != protocol.CodeOutOfMemory {
 		t.Errorf("four processes of 40 MiB: %+v %+v", run.Error, run.Result)
 	}
