@@ -104,7 +104,8 @@ func (o *Orchestrator) checkRequest(req *protocol.ExecuteRequest) error {
 // carryOut takes a run from the queue to its ending.
 func (o *Orchestrator) carryOut(ctx context.Context, g *goingRun, run protocol.Run, req protocol.ExecuteRequest) {
 	defer g.cancel(nil)
-	r := &recorder{store: o.store, runID: run.RunID}
+	r := &recorder{store: o.store, runID: run.RunID, questions: o.approvals}
+	defer o.approvals.forget(run.RunID)
 	err := o.work(ctx, g, r, run, req)
 	if err != nil {
 		o.log.InfoContext(ctx, "run ended in an error", "run", run.RunID, "code", protocol.CodeOf(err), "error", err)

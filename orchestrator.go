@@ -40,6 +40,8 @@ type Orchestrator struct {
 	engine  *local.Engine
 	pool    *pool.Pool
 
+	approvals *approvals
+
 	// root is the context of everything that outlives a caller's: runs and pool.
 	root   context.Context
 	stop   context.CancelCauseFunc
@@ -75,6 +77,7 @@ func New(ctx context.Context, cfg Config, options ...Option) (*Orchestrator, err
 		log:       slog.New(slog.DiscardHandler),
 		version:   "dev",
 		startedAt: time.Now(),
+		approvals: newApprovals(cfg.ApprovalTimeout),
 		going:     make(map[string]*goingRun),
 	}
 	for _, option := range options {
@@ -145,6 +148,10 @@ func (o *Orchestrator) startPool() {
 		Agent:           o.cfg.Agent,
 		Limits:          protocol.WorkerLimits{MaxRuns: o.cfg.MaxRunsPerUser},
 		Isolation:       o.isolation.State,
+		Approve: func(ctx context.Context, _ string, p protocol.ApproveParams) (protocol.ApproveResult, error) {
+			return o.approvals.await(ctx, p)
+		},
+		ApprovalTimeout: o.cfg.ApprovalTimeout,
 		Logger:          o.log,
 	})
 	o.poolWG.Go(func() {
@@ -162,8 +169,12 @@ func (o *Orchestrator) endInterrupted(ctx context.Context) error {
 		return err
 	}
 	for _, run := range runs {
-		r := &recorder{store: o.store, runID: run.RunID, seq: run.LastSeq}
-		err := r.end(ctx, protocol.Errorf(protocol.CodeInterrupted, "the daemon ended while the run was going"))
+		open, err := openQuestions(ctx, o.store, run.RunID)
+		if err != nil {
+			return fmt.Errorf("end interrupted run %s: %w", run.RunID, err)
+		}
+		r := &recorder{store: o.store, runID: run.RunID, seq: run.LastSeq, open: open}
+		err = r.end(ctx, protocol.Errorf(protocol.CodeInterrupted, "the daemon ended while the run was going"))
 		if err != nil {
 			return fmt.Errorf("end interrupted run %s: %w", run.RunID, err)
 		}

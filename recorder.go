@@ -23,11 +23,24 @@ type recorder struct {
 	// lostToMemory reports whether the kernel has killed a process of the sandbox
 	// for want of memory while the run went; nil = it has not.
 	lostToMemory func() bool
+	// questions keeps what the run asks; open are those it has no answer to.
+	questions *approvals
+	open      []string
 }
 
 // take stores an event of the worker. ctx is the run's: its cause names what
 // ended it.
 func (r *recorder) take(ctx context.Context, ev protocol.EventParams) error {
+	if ev.Type == protocol.EventApprovalRequested {
+		var q protocol.ApprovalRequested
+		if err := json.Unmarshal(ev.Data, &q); err != nil {
+			return protocol.Errorf(protocol.CodeWorkerProtocolError, "%s: %w", ev.Type, err)
+		}
+		if err := r.questions.ask(r.runID, q); err != nil {
+			return err
+		}
+	}
+	r.open = follow(r.open, ev.Type, ev.Data)
 	switch {
 	case ev.Type.Ends() && r.lostToMemory != nil && isLoss(ev) && r.lostToMemory():
 		loss, err := json.Marshal(protocol.RunError{
@@ -104,8 +117,18 @@ func (r *recorder) end(ctx context.Context, err error) error {
 	if err := r.settle(ctx); err != nil {
 		return err
 	}
-	ev := protocol.Event{RunID: r.runID, Seq: r.seq + 1, Time: time.Now(), Type: protocol.EventRunError, Data: data}
-	if err := r.append(ctx, ev); err != nil {
+	for _, id := range r.open {
+		resolved, err := json.Marshal(protocol.ApprovalResolved{
+			ApprovalID: id, Decision: protocol.Deny, Reason: "the run ended before an answer came",
+		})
+		if err != nil {
+			return fmt.Errorf("encode ending: %w", err)
+		}
+		if err := r.append(ctx, r.next(protocol.EventApprovalResolved, resolved)); err != nil {
+			return err
+		}
+	}
+	if err := r.append(ctx, r.next(protocol.EventRunError, data)); err != nil {
 		return err
 	}
 	if err := r.store.Flush(ctx, r.runID); err != nil {
@@ -113,6 +136,11 @@ func (r *recorder) end(ctx context.Context, err error) error {
 	}
 	r.ended = true
 	return nil
+}
+
+// next makes an event of the host's own.
+func (r *recorder) next(t protocol.EventType, data json.RawMessage) protocol.Event {
+	return protocol.Event{RunID: r.runID, Seq: r.seq + 1, Time: time.Now(), Type: t, Data: data}
 }
 
 // settle waits for what was appended, and finds out which event is the last one

@@ -18,6 +18,10 @@ func (s service) Execute(ctx context.Context, sub httpapi.Submission) (protocol.
 
 func (s service) Cancel(ctx context.Context, runID string) error { return s.o.Cancel(ctx, runID) }
 
+func (s service) Approve(ctx context.Context, runID, approvalID string, d protocol.ApprovalDecision) error {
+	return s.o.Approve(ctx, runID, approvalID, d)
+}
+
 func (s service) Run(ctx context.Context, runID string) (protocol.Run, error) {
 	return s.o.Run(ctx, runID)
 }

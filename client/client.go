@@ -126,6 +126,13 @@ func (c *Client) Cancel(ctx context.Context, runID string) (protocol.Run, error)
 	return run, err
 }
 
+// Approve answers a run that asks whether a tool may be used.
+func (c *Client) Approve(ctx context.Context, runID, approvalID string, d protocol.ApprovalDecision) error {
+	var resolved protocol.ApprovalResolved
+	path := runPath(runID) + "/approvals/" + url.PathEscape(approvalID)
+	return c.call(ctx, call{method: http.MethodPost, path: path, body: d}, &resolved)
+}
+
 // Sandboxes lists the live pool.
 func (c *Client) Sandboxes(ctx context.Context) (protocol.Sandboxes, error) {
 	var live protocol.Sandboxes

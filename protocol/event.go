@@ -96,6 +96,12 @@ type ApprovalResolved struct {
 	Reason     string `json:"reason,omitempty"`
 }
 
+// ApprovalDecision is the body of POST /v1/runs/{run_id}/approvals/{approval_id}.
+type ApprovalDecision struct {
+	Decision string `json:"decision"` // Allow or Deny
+	Reason   string `json:"reason,omitempty"`
+}
+
 // RunError is the data of RUN_ERROR.
 type RunError struct {
 	Code    Code   `json:"code"`

@@ -41,6 +41,8 @@ type InitializeParams struct {
 	UserID          string       `json:"user_id"`
 	Agent           string       `json:"agent"` // default agent of its runs
 	Limits          WorkerLimits `json:"limits"`
+	// ApprovalSeconds is how long the host waits for the answer to an approval.
+	ApprovalSeconds float64 `json:"approval_s,omitempty"`
 }
 
 // WorkerLimits bounds what a worker lets one command do. The cgroup's limits
@@ -98,17 +100,25 @@ type ExecOutputParams struct {
 	Text   string    `json:"text"`
 }
 
-// ApproveParams asks whether a tool may be used.
+// ApproveParams asks whether a tool may be used. The run has sent an
+// APPROVAL_REQUESTED with this id before.
 type ApproveParams struct {
-	RunID  string          `json:"run_id"`
-	Tool   string          `json:"tool"`
-	Input  json.RawMessage `json:"input"`
-	Reason string          `json:"reason,omitempty"`
+	RunID      string          `json:"run_id"`
+	ApprovalID string          `json:"approval_id"`
+	Tool       string          `json:"tool"`
+	Input      json.RawMessage `json:"input"`
+	Reason     string          `json:"reason,omitempty"`
 }
+
+// The decisions on an approval.
+const (
+	Allow = "allow"
+	Deny  = "deny"
+)
 
 // ApproveResult is the answer. Input, if set, replaces the tool's input.
 type ApproveResult struct {
-	Decision string          `json:"decision"` // "allow" or "deny"
+	Decision string          `json:"decision"` // Allow or Deny
 	Reason   string          `json:"reason,omitempty"`
 	Input    json.RawMessage `json:"input,omitempty"`
 }

@@ -33,4 +33,8 @@ type Run struct {
 	// Emit sends an event; it blocks while the host is slower than the agent. It
 	// may be called by several goroutines.
 	Emit func(ctx context.Context, t protocol.EventType, data any) error
+	// Approve asks a person whether a tool may be used, and tells of it in events.
+	// It blocks until there is an answer, which may be that there is none: deny.
+	// An error says that the run was canceled or has lost its host.
+	Approve func(ctx context.Context, p protocol.ApproveParams) (protocol.ApproveResult, error)
 }

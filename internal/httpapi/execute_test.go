@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -229,5 +230,43 @@ func TestCommandThatNeverStartedIsAProblemEvenWhenStreamed(t *testing.T) {
 	w := ask(t, New(f, Options{}), http.MethodPost, execPath, `{"command":["a"]}`, "Accept: text/event-stream")
 	if p := problem(t, w); p.Code != protocol.CodeQueueFull || w.Header().Get("Retry-After") != "1" {
 		t.Errorf("got %+v", p)
+	}
+}
+
+func TestDecisionOnAnApproval(t *testing.T) {
+	f := newFake()
+	h := New(f, Options{})
+	id := f.add("u")
+	tests := []struct {
+		name, path, body string
+		status           int
+		code             protocol.Code
+	}{
+		{name: "allowed", path: id + "/approvals/apr_1", body: `{"decision":"allow"}`, status: 200},
+		{name: "denied for a reason", path: id + "/approvals/apr_1", body: `{"decision":"deny","reason":"no"}`, status: 200},
+		{name: "neither", path: id + "/approvals/apr_1", body: `{"decision":"maybe"}`, status: 400, code: protocol.CodeInvalidRequest},
+		{name: "nothing", path: id + "/approvals/apr_1", body: `{}`, status: 400, code: protocol.CodeInvalidRequest},
+		{name: "an unknown field", path: id + "/approvals/apr_1", body: `{"decision":"allow","for":"all"}`, status: 400, code: protocol.CodeInvalidRequest},
+		{name: "a long reason", path: id + "/approvals/apr_1", body: `{"decision":"deny","reason":"` + strings.Repeat("x", 5000) + `"}`, status: 413, code: protocol.CodeTooLarge},
+		{name: "an unknown approval", path: id + "/approvals/apr_2", body: `{"decision":"allow"}`, status: 404, code: protocol.CodeNotFound},
+		{name: "an unknown run", path: "run_none/approvals/apr_1", body: `{"decision":"allow"}`, status: 404, code: protocol.CodeNotFound},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			w := ask(t, h, "POST", "/v1/runs/"+test.path, test.body)
+			var told struct {
+				Code       protocol.Code `json:"code"`
+				ApprovalID string        `json:"approval_id"`
+			}
+			if err := json.Unmarshal(w.Body.Bytes(), &told); err != nil {
+				t.Fatal(err)
+			}
+			if w.Code != test.status || told.Code != test.code || (test.status == 200) != (told.ApprovalID == "apr_1") {
+				t.Errorf("status %d: %s", w.Code, w.Body)
+			}
+		})
+	}
+	if len(f.decided) != 2 || f.decided[1].Reason != "no" {
+		t.Errorf("decided: %+v", f.decided)
 	}
 }

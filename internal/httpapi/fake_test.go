@@ -34,6 +34,7 @@ type fakeService struct {
 	users       []string // as Exec, Sandbox and RetireSandbox saw them
 	purged      []bool
 	readers     int // open now
+	decided     []protocol.ApprovalDecision
 }
 
 type fakeRun struct {
@@ -144,6 +145,19 @@ func (f *fakeService) Cancel(ctx context.Context, id string) error {
 		f.emit(id, protocol.EventRunError, protocol.RunError{Code: protocol.CodeCanceled, Message: "canceled"})
 	}
 	return err
+}
+
+func (f *fakeService) Approve(ctx context.Context, runID, approvalID string, d protocol.ApprovalDecision) error {
+	if _, err := f.Run(ctx, runID); err != nil {
+		return err
+	}
+	if approvalID != "apr_1" {
+		return protocol.Errorf(protocol.CodeNotFound, "no approval %q", approvalID)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.decided = append(f.decided, d)
+	return nil
 }
 
 func (f *fakeService) Events(ctx context.Context, id string, after int64) (EventReader, error) {

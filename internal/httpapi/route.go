@@ -34,6 +34,7 @@ func table() []route {
 		{Route{get, "/v1/runs/{run_id}", "Show a run", nil}, (*api).showRun},
 		{Route{get, "/v1/runs/{run_id}/events", "Replay and follow a run's events", []string{"after"}}, (*api).followRun},
 		{Route{post, "/v1/runs/{run_id}/cancel", "Cancel a run", nil}, (*api).cancelRun},
+		{Route{post, "/v1/runs/{run_id}/approvals/{approval_id}", "Allow or deny the use of a tool", nil}, (*api).decide},
 		{Route{post, "/v1/users/{user_id}/exec", "Run one command", nil}, (*api).exec},
 		{Route{get, "/v1/sandboxes", "List live sandboxes", nil}, (*api).listSandboxes},
 		{Route{get, "/v1/users/{user_id}/sandbox", "Show a user's sandbox", nil}, (*api).showSandbox},

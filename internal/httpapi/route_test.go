@@ -16,12 +16,14 @@ import (
 
 func TestEveryRouteIsServed(t *testing.T) {
 	statuses := map[string]int{
-		"POST /v1/execute":                   200,
-		"GET /v1/runs":                       200,
-		"GET /v1/runs/{run_id}":              200,
-		"GET /v1/runs/{run_id}/events":       200,
-		"POST /v1/runs/{run_id}/cancel":      200,
-		"POST /v1/users/{user_id}/exec":      200,
+		"POST /v1/execute":              200,
+		"GET /v1/runs":                  200,
+		"GET /v1/runs/{run_id}":         200,
+		"GET /v1/runs/{run_id}/events":  200,
+		"POST /v1/runs/{run_id}/cancel": 200,
+		"POST /v1/users/{user_id}/exec": 200,
+
+		"POST /v1/runs/{run_id}/approvals/{approval_id}": 200,
 		"GET /v1/sandboxes":                  200,
 		"GET /v1/users/{user_id}/sandbox":    200,
 		"DELETE /v1/users/{user_id}/sandbox": 204,
@@ -32,6 +34,8 @@ func TestEveryRouteIsServed(t *testing.T) {
 	bodies := map[string]string{
 		"/v1/execute":              `{"user_id":"u","message":"m"}`,
 		"/v1/users/{user_id}/exec": `{"command":["true"]}`,
+
+		"/v1/runs/{run_id}/approvals/{approval_id}": `{"decision":"allow"}`,
 	}
 	f := newFake()
 	h := New(f, Options{Version: "1.2"})
@@ -44,7 +48,7 @@ func TestEveryRouteIsServed(t *testing.T) {
 			t.Errorf("%s: not in this test", name)
 		}
 		delete(statuses, name)
-		path := strings.NewReplacer("{run_id}", id, "{user_id}", "u").Replace(route.Pattern)
+		path := strings.NewReplacer("{run_id}", id, "{user_id}", "u", "{approval_id}", "apr_1").Replace(route.Pattern)
 		w := ask(t, h, route.Method, path, bodies[route.Pattern])
 		if w.Code != want {
 			t.Errorf("%s: status %d, want %d: %s", name, w.Code, want, w.Body)

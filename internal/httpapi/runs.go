@@ -161,6 +161,25 @@ func (a *api) cancelRun(w http.ResponseWriter, r *http.Request) error {
 	return a.writeJSON(w, http.StatusAccepted, run)
 }
 
+// decide serves POST /v1/runs/{run_id}/approvals/{approval_id}.
+func (a *api) decide(w http.ResponseWriter, r *http.Request) error {
+	var d protocol.ApprovalDecision
+	if err := readJSON(w, r, &d); err != nil {
+		return err
+	}
+	if d.Decision != protocol.Allow && d.Decision != protocol.Deny {
+		return invalid("decision: must be %q or %q", protocol.Allow, protocol.Deny)
+	}
+	if err := checkSize("reason", len(d.Reason), maxReasonBytes); err != nil {
+		return err
+	}
+	id := r.PathValue("approval_id")
+	if err := a.service.Approve(r.Context(), r.PathValue("run_id"), id, d); err != nil {
+		return fmt.Errorf("decide approval: %w", err)
+	}
+	return a.writeJSON(w, http.StatusOK, protocol.ApprovalResolved{ApprovalID: id, Decision: d.Decision, Reason: d.Reason})
+}
+
 // Bounds of GET /v1/runs.
 const (
 	defaultRunsLimit = 50

@@ -25,6 +25,9 @@ type Executor interface {
 	Execute(ctx context.Context, s Submission) (run protocol.Run, existing bool, err error)
 	// Cancel asks a run to end. It is idempotent: an ended run is no error.
 	Cancel(ctx context.Context, runID string) error
+	// Approve answers a run that asks whether a tool may be used. The same answer
+	// again is no error, another one is CodeConflict.
+	Approve(ctx context.Context, runID, approvalID string, d protocol.ApprovalDecision) error
 }
 
 // Submission is one request for a run.

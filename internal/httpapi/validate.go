@@ -22,6 +22,7 @@ const (
 	maxTimeoutSeconds   = 24 * 60 * 60
 	minTimeoutSeconds   = 0.001
 	maxIdempotencyBytes = 255
+	maxReasonBytes      = 4 << 10
 )
 
 func invalid(format string, args ...any) error {

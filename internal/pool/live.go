@@ -147,6 +147,7 @@ func (p *Pool) initialize(ctx context.Context, w *worker, conn *jsonrpc.Conn, ta
 		UserID:          w.user.id,
 		Agent:           p.o.Agent,
 		Limits:          p.o.Limits,
+		ApprovalSeconds: p.o.ApprovalTimeout.Seconds(),
 	}
 	var result protocol.InitializeResult
 	answered := make(chan error, 1)

@@ -44,6 +44,9 @@ type Options struct {
 	// Its context ends with the worker or when the worker takes the question back.
 	Approve func(ctx context.Context, userID string, p protocol.ApproveParams) (protocol.ApproveResult, error)
 
+	// ApprovalTimeout is how long Approve takes at most, for the worker to tell.
+	ApprovalTimeout time.Duration
+
 	Logger *slog.Logger   // nil = no log
 	Rand   func() float64 // in [0,1), spreads the backoff; nil = math/rand
 }

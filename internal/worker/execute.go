@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"carrel/internal/agent"
 	"carrel/protocol"
@@ -24,7 +25,7 @@ func (w *Worker) execute(ctx context.Context, p *protocol.ExecuteParams) (any, e
 	}
 	defer release()
 	if p.RunID == "" { // typed by hand: the host always names its runs
-		p.RunID = "run_" + rand.Text()
+		p.RunID = newID("run_", time.Now())
 	}
 	if p.SessionID == "" {
 		p.SessionID = "session-" + rand.Text()
@@ -45,6 +46,9 @@ func (w *Worker) execute(ctx context.Context, p *protocol.ExecuteParams) (any, e
 		Env:         w.env(map[string]string{"SANDBOX_SESSION_ID": p.SessionID}),
 		Tools:       w.tools,
 		Emit:        events.emit,
+		Approve: func(ctx context.Context, p protocol.ApproveParams) (protocol.ApproveResult, error) {
+			return w.approve(ctx, events, p)
+		},
 	})
 	if err != nil {
 		failure := failureOf(ctx, err)

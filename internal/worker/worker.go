@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"carrel/internal/agent"
 	"carrel/internal/agent/shell"
@@ -32,6 +33,7 @@ type Worker struct {
 	initialized bool
 	agent       string // default of its runs
 	limits      protocol.WorkerLimits
+	approval    time.Duration // how long the host waits for an answer
 	active      int
 }
 
@@ -126,6 +128,7 @@ func (w *Worker) initialize(p *protocol.InitializeParams) (any, error) {
 		}
 		w.agent = p.Agent
 	}
+	w.approval = time.Duration(p.ApprovalSeconds * float64(time.Second))
 	if p.Limits.MaxRuns > 0 {
 		w.limits.MaxRuns = p.Limits.MaxRuns
 	}

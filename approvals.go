@@ -1,0 +1,195 @@
+package carrel
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"carrel/internal/store"
+	"carrel/protocol"
+)
+
+// maxOpenApprovals bounds what one run may have asked and not been answered.
+const maxOpenApprovals = 64
+
+// approvals are the questions of going runs whether a tool may be used.
+//
+//	worker                        host                         a person
+//	  │ event APPROVAL_REQUESTED ──▶│ ask; then stored, then shown ─▶│
+//	  │ approve ───────────────────▶│ await                          │
+//	  │                             │◀─────────────────────── answer │
+//	  │◀─ decision ─────────────────│   (or the time is up: deny)
+//	  │ event APPROVAL_RESOLVED ───▶│
+//
+// The event comes first, so whoever has seen the question can answer it. A run's
+// questions end with it.
+type approvals struct {
+	timeout time.Duration
+
+	mu   sync.Mutex
+	open map[string]*approval // by approval id
+}
+
+type approval struct {
+	runID    string
+	expires  time.Time
+	answered chan struct{} // closed once result is set
+	result   protocol.ApproveResult
+}
+
+func newApprovals(timeout time.Duration) *approvals {
+	return &approvals{timeout: timeout, open: make(map[string]*approval)}
+}
+
+// ask opens a question of a run.
+func (a *approvals) ask(runID string, q protocol.ApprovalRequested) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if q.ApprovalID == "" || a.open[q.ApprovalID] != nil {
+		return protocol.Errorf(protocol.CodeWorkerProtocolError, "approval %.40q: its id is not a new one", q.ApprovalID)
+	}
+	count := 0
+	for _, other := range a.open {
+		if other.runID == runID {
+			count++
+		}
+	}
+	if count >= maxOpenApprovals {
+		return protocol.Errorf(protocol.CodeWorkerProtocolError, "a run may have %d approvals open", maxOpenApprovals)
+	}
+	a.open[q.ApprovalID] = &approval{runID: runID, expires: time.Now().Add(a.timeout), answered: make(chan struct{})}
+	return nil
+}
+
+// find returns a run's approval, or CodeNotFound.
+func (a *approvals) find(runID, approvalID string) (*approval, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	q := a.open[approvalID]
+	if q == nil || q.runID != runID {
+		return nil, protocol.Errorf(protocol.CodeNotFound, "this run has no approval %.80q that waits for an answer", approvalID)
+	}
+	return q, nil
+}
+
+// await returns the answer to a question, or a denial when its time is up: silence
+// never allows.
+func (a *approvals) await(ctx context.Context, p protocol.ApproveParams) (protocol.ApproveResult, error) {
+	q, err := a.find(p.RunID, p.ApprovalID)
+	if err != nil {
+		return protocol.ApproveResult{}, err
+	}
+	timer := time.NewTimer(time.Until(q.expires))
+	defer timer.Stop()
+	select {
+	case <-q.answered:
+	case <-timer.C:
+		// Whoever answers at this very moment may be first.
+		_ = a.settle(q, protocol.ApproveResult{
+			Decision: protocol.Deny, Reason: fmt.Sprintf("nobody answered within %s", a.timeout),
+		})
+	case <-ctx.Done():
+		return protocol.ApproveResult{}, context.Cause(ctx)
+	}
+	return q.result, nil
+}
+
+// answer gives a person's decision. The same one again is no error, another one is
+// CodeConflict.
+func (a *approvals) answer(runID, approvalID string, d protocol.ApprovalDecision) error {
+	q, err := a.find(runID, approvalID)
+	if err != nil {
+		return err
+	}
+	return a.settle(q, protocol.ApproveResult{Decision: d.Decision, Reason: d.Reason})
+}
+
+func (a *approvals) settle(q *approval, r protocol.ApproveResult) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	select {
+	case <-q.answered:
+		if q.result.Decision != r.Decision {
+			return protocol.Errorf(protocol.CodeConflict, "it is decided already: %s", q.result.Decision)
+		}
+		return nil
+	default:
+	}
+	q.result = r
+	close(q.answered)
+	return nil
+}
+
+// forget drops a run's questions: it has ended.
+func (a *approvals) forget(runID string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, q := range a.open {
+		if q.runID == runID {
+			delete(a.open, id)
+		}
+	}
+}
+
+// Approve answers a run that asks whether a tool may be used. Errors:
+// CodeInvalidRequest; CodeNotFound where the run does not go on or has no such
+// question; CodeConflict where it is decided otherwise already.
+func (o *Orchestrator) Approve(ctx context.Context, runID, approvalID string, d protocol.ApprovalDecision) error {
+	if d.Decision != protocol.Allow && d.Decision != protocol.Deny {
+		return protocol.Errorf(protocol.CodeInvalidRequest, "decision: must be %q or %q", protocol.Allow, protocol.Deny)
+	}
+	if _, err := o.store.Run(ctx, runID); err != nil {
+		return err
+	}
+	return o.approvals.answer(runID, approvalID, d)
+}
+
+// openQuestions reads which approvals of a run were asked and never resolved.
+func openQuestions(ctx context.Context, s *store.Store, runID string) (open []string, err error) {
+	reader, err := s.Events(ctx, runID, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer reader.Close()
+	run, err := s.Run(ctx, runID)
+	if err != nil {
+		return nil, err
+	}
+	for seq := int64(0); seq < run.LastSeq; {
+		events, err := reader.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, ev := range events {
+			seq = ev.Seq
+			open = follow(open, ev.Type, ev.Data)
+		}
+	}
+	return open, nil
+}
+
+// follow keeps the list of a run's open questions as an event changes it.
+func follow(open []string, t protocol.EventType, data json.RawMessage) []string {
+	var q struct {
+		ApprovalID string `json:"approval_id"`
+	}
+	if t != protocol.EventApprovalRequested && t != protocol.EventApprovalResolved || json.Unmarshal(data, &q) != nil {
+		return open
+	}
+	if t == protocol.EventApprovalRequested {
+		return append(open, q.ApprovalID)
+	}
+	for i, id := range open {
+		if id == q.ApprovalID {
+			return append(open[:i:i], open[i+1:]...)
+		}
+	}
+	return open
+}
