@@ -41,6 +41,9 @@ func (o *Orchestrator) execute(ctx context.Context, req protocol.ExecuteRequest,
 	}
 	defer o.runsWG.Done()
 	asked := req
+	if err := o.findAttachments(ctx, &req); err != nil {
+		return protocol.Run{}, false, err
+	}
 	if req.SessionID == "" {
 		req.SessionID = newID("session-")
 	}
@@ -95,8 +98,6 @@ func (o *Orchestrator) checkRequest(req *protocol.ExecuteRequest) error {
 		return protocol.Errorf(protocol.CodeTooLarge, "message: %d bytes, at most %d are allowed", len(req.Message), protocol.MaxMessageBytes)
 	case req.Config.Agent != "" && !knownAgent(req.Config.Agent):
 		return protocol.Errorf(protocol.CodeInvalidRequest, "config.agent: there is no %q; there is %q", req.Config.Agent, builtAgents())
-	case len(req.Attachments) > 0:
-		return protocol.Errorf(protocol.CodeNotFound, "attachments: this user has no %q", req.Attachments[0].ID)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package carrel
 
 import (
 	"context"
+	"io"
 
 	"carrel/internal/httpapi"
 	"carrel/protocol"
@@ -36,6 +37,10 @@ func (s service) Events(ctx context.Context, runID string, after int64) (httpapi
 
 func (s service) Exec(ctx context.Context, userID string, req protocol.ExecRequest, sink httpapi.ExecSink) (protocol.ExecResult, error) {
 	return s.o.Exec(ctx, userID, req, sink)
+}
+
+func (s service) AddAttachment(ctx context.Context, userID, name, mediaType string, body io.Reader) (protocol.AttachmentInfo, error) {
+	return s.o.AddAttachment(ctx, userID, name, mediaType, body)
 }
 
 func (s service) Sandboxes(context.Context) (protocol.Sandboxes, error) {

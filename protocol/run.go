@@ -17,7 +17,7 @@ type ExecuteRequest struct {
 // Attachment names a file that a run is given.
 type Attachment struct {
 	ID   string `json:"id"`
-	Type string `json:"type,omitempty"` // media type
+	Type string `json:"type,omitempty"` // media type; what the content shows counts
 }
 
 // RunConfig is what one run may ask for. A zero field means the daemon's own.
@@ -129,4 +129,14 @@ type RunQuery struct {
 type RunPage struct {
 	Runs       []Run  `json:"runs"`
 	NextCursor string `json:"next_cursor,omitempty"`
+}
+
+// AttachmentInfo is what is known of a file given to a user's runs: the answer of
+// POST /v1/users/{user_id}/attachments.
+type AttachmentInfo struct {
+	ID     string `json:"id"` // "file_…"
+	Name   string `json:"name"`
+	Type   string `json:"type"`   // media type, of the content
+	Size   int64  `json:"size"`   // bytes
+	SHA256 string `json:"sha256"` // hex
 }

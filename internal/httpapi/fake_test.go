@@ -160,6 +160,17 @@ func (f *fakeService) Approve(ctx context.Context, runID, approvalID string, d p
 	return nil
 }
 
+func (f *fakeService) AddAttachment(_ context.Context, userID, name, mediaType string, body io.Reader) (protocol.AttachmentInfo, error) {
+	content, err := io.ReadAll(body)
+	if err != nil {
+		return protocol.AttachmentInfo{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.users = append(f.users, userID)
+	return protocol.AttachmentInfo{ID: "file_1", Name: name, Type: mediaType, Size: int64(len(content)), SHA256: string(content)}, nil
+}
+
 func (f *fakeService) Events(ctx context.Context, id string, after int64) (EventReader, error) {
 	if f.onEvents != nil {
 		return f.onEvents(ctx, id, after)

@@ -36,6 +36,7 @@ func table() []route {
 		{Route{post, "/v1/runs/{run_id}/cancel", "Cancel a run", nil}, (*api).cancelRun},
 		{Route{post, "/v1/runs/{run_id}/approvals/{approval_id}", "Allow or deny the use of a tool", nil}, (*api).decide},
 		{Route{post, "/v1/users/{user_id}/exec", "Run one command", nil}, (*api).exec},
+		{Route{post, "/v1/users/{user_id}/attachments", "Store a file for a user's runs", []string{"name"}}, (*api).attach},
 		{Route{get, "/v1/sandboxes", "List live sandboxes", nil}, (*api).listSandboxes},
 		{Route{get, "/v1/users/{user_id}/sandbox", "Show a user's sandbox", nil}, (*api).showSandbox},
 		{Route{del, "/v1/users/{user_id}/sandbox", "Retire a user's sandbox", []string{"purge"}}, (*api).retireSandbox},

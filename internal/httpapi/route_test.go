@@ -24,18 +24,20 @@ func TestEveryRouteIsServed(t *testing.T) {
 		"POST /v1/users/{user_id}/exec": 200,
 
 		"POST /v1/runs/{run_id}/approvals/{approval_id}": 200,
-		"GET /v1/sandboxes":                  200,
-		"GET /v1/users/{user_id}/sandbox":    200,
-		"DELETE /v1/users/{user_id}/sandbox": 204,
-		"GET /v1/system":                     200,
-		"GET /healthz":                       200,
-		"GET /readyz":                        200,
+		"POST /v1/users/{user_id}/attachments":           201,
+		"GET /v1/sandboxes":                              200,
+		"GET /v1/users/{user_id}/sandbox":                200,
+		"DELETE /v1/users/{user_id}/sandbox":             204,
+		"GET /v1/system":                                 200,
+		"GET /healthz":                                   200,
+		"GET /readyz":                                    200,
 	}
 	bodies := map[string]string{
 		"/v1/execute":              `{"user_id":"u","message":"m"}`,
 		"/v1/users/{user_id}/exec": `{"command":["true"]}`,
 
 		"/v1/runs/{run_id}/approvals/{approval_id}": `{"decision":"allow"}`,
+		"/v1/users/{user_id}/attachments":           "hello",
 	}
 	f := newFake()
 	h := New(f, Options{Version: "1.2"})

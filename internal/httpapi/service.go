@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"io"
 
 	"carrel/protocol"
 )
@@ -14,6 +15,7 @@ type Service interface {
 	Executor
 	Ledger
 	Sandboxes
+	Files
 	Host
 }
 
@@ -75,6 +77,12 @@ type Sandboxes interface {
 
 // ExecSink takes a piece of output, as ExecStdout or ExecStderr.
 type ExecSink = func(protocol.EventType, protocol.ExecOutput) error
+
+// Files takes users' files in.
+type Files interface {
+	// AddAttachment stores body as a file for the user's runs, whole or not at all.
+	AddAttachment(ctx context.Context, userID, name, mediaType string, body io.Reader) (protocol.AttachmentInfo, error)
+}
 
 // Host tells of the daemon itself.
 type Host interface {
