@@ -17,6 +17,7 @@ type backend interface {
 	Execute(ctx context.Context, req protocol.ExecuteRequest) (protocol.Run, error)
 	Events(ctx context.Context, runID string, after int64) iter.Seq2[protocol.Event, error]
 	Cancel(ctx context.Context, runID string) error
+	Approve(ctx context.Context, runID, approvalID string, d protocol.ApprovalDecision) error
 	Exec(ctx context.Context, userID string, req protocol.ExecRequest, sink func(protocol.EventType, protocol.ExecOutput) error) (protocol.ExecResult, error)
 	Shutdown(ctx context.Context) error
 }

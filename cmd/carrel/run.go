@@ -6,6 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
+
+	"github.com/mattn/go-isatty"
 
 	"carrel/protocol"
 )
@@ -56,6 +60,10 @@ func (r *runCmd) follow(ctx context.Context, b backend, out *output) error {
 			}
 		}
 	}()
+	ask := r.questions(b, out)
+	if ask.terminal != nil {
+		go ask.serve(ctx, run.RunID)
+	}
 	show := printEvent
 	if r.JSON {
 		show = printJSON
@@ -70,6 +78,11 @@ func (r *runCmd) follow(ctx context.Context, b backend, out *output) error {
 		if err := show(out, ev); err != nil {
 			return err
 		}
+		if ev.Type == protocol.EventApprovalRequested {
+			if err := ask.ask(ctx, ev); err != nil {
+				return err
+			}
+		}
 		if ev.Type.Ends() {
 			return outcome(ev)
 		}
@@ -77,25 +90,66 @@ func (r *runCmd) follow(ctx context.Context, b backend, out *output) error {
 	return errors.New("the events of the run ended without its end")
 }
 
+// questions says who is asked for approval.
+func (r *runCmd) questions(b backend, out *output) *questions {
+	q := &questions{b: b, out: out, isDaemon: r.URL != "", asked: make(chan protocol.ApprovalRequested, 1)}
+	if !r.JSON && isatty.IsTerminal(os.Stdin.Fd()) {
+		q.terminal = os.Stdin
+	}
+	return q
+}
+
 func printJSON(out *output, ev protocol.Event) error {
 	return json.NewEncoder(out.stdout).Encode(ev)
 }
 
-// printEvent shows what a person wants to see of an event.
+// printEvent shows what a person wants to see of an event: the text, and a line for
+// each tool.
 func printEvent(out *output, ev protocol.Event) error {
-	if ev.Type != protocol.EventTextDelta {
+	var told struct {
+		protocol.TextDelta
+
+		Name     string `json:"name"`
+		Result   string `json:"result"`
+		IsError  bool   `json:"is_error"`
+		Decision string `json:"decision"`
+		Reason   string `json:"reason"`
+	}
+	switch ev.Type {
+	case protocol.EventTextDelta, protocol.EventToolCallResult, protocol.EventApprovalResolved:
+		if err := json.Unmarshal(ev.Data, &told); err != nil {
+			return fmt.Errorf("decode %s: %w", ev.Type, err)
+		}
+	default:
 		return nil
 	}
-	var delta protocol.TextDelta
-	if err := json.Unmarshal(ev.Data, &delta); err != nil {
-		return fmt.Errorf("decode %s: %w", ev.Type, err)
+	to, text := out.stderr, told.Text
+	switch {
+	case ev.Type == protocol.EventToolCallResult:
+		text = fmt.Sprintf("\n[%s: %s]\n", told.Name, firstLine(told.Result, told.IsError))
+	case ev.Type == protocol.EventApprovalResolved:
+		text = fmt.Sprintf("\n[%s] %s\n", told.Decision, told.Reason)
+	case told.Stream != "stderr":
+		to = out.stdout
 	}
-	to := out.stdout
-	if delta.Stream == "stderr" {
-		to = out.stderr
-	}
-	_, err := io.WriteString(to, delta.Text)
+	_, err := io.WriteString(to, text)
 	return err
+}
+
+// firstLine folds a tool's result.
+func firstLine(result string, isError bool) string {
+	const width = 100
+	line, _, more := strings.Cut(printable(strings.TrimSpace(result)), "\n")
+	if len(line) > width {
+		line, more = line[:width], true
+	}
+	if more {
+		line += " …"
+	}
+	if isError {
+		return "error: " + line
+	}
+	return line
 }
 
 // outcome turns a run's last event into carrel's own end.

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"carrel/protocol"
+)
+
+// maxShownInput bounds what a question shows of a tool's input.
+const maxShownInput = 2 << 10
+
+// questions puts a run's approvals to whoever sits at the terminal, one after the
+// other. Where there is no terminal, and no daemon that others could answer through,
+// each is denied at once: nobody would ever answer.
+type questions struct {
+	b        backend
+	out      *output
+	terminal io.Reader // nil = nobody to ask
+	isDaemon bool
+	asked    chan protocol.ApprovalRequested
+}
+
+// ask takes an event in, and returns at once.
+func (q *questions) ask(ctx context.Context, ev protocol.Event) error {
+	var question protocol.ApprovalRequested
+	if err := json.Unmarshal(ev.Data, &question); err != nil {
+		return fmt.Errorf("decode %s: %w", ev.Type, err)
+	}
+	if q.terminal != nil {
+		select {
+		case q.asked <- question:
+		case <-ctx.Done():
+		}
+		return nil
+	}
+	if q.isDaemon {
+		_, err := fmt.Fprintf(q.out.stderr, "carrel: %s waits for approval %s of run %s until %s\n",
+			question.Tool, question.ApprovalID, ev.RunID, question.ExpiresAt.Local().Format("15:04:05"))
+		return err
+	}
+	return q.b.Approve(ctx, ev.RunID, question.ApprovalID, protocol.ApprovalDecision{
+		Decision: protocol.Deny, Reason: "standard input is no terminal: nobody can be asked",
+	})
+}
+
+// serve asks until ctx ends or the terminal does. A read of a terminal cannot be
+// taken back, so it may outlive ctx, until the program ends.
+func (q *questions) serve(ctx context.Context, runID string) {
+	lines := bufio.NewReader(q.terminal)
+	for {
+		var question protocol.ApprovalRequested
+		select {
+		case question = <-q.asked:
+		case <-ctx.Done():
+			return
+		}
+		_, _ = fmt.Fprintf(q.out.stderr, "\n%s wants to run:\n%s\n%sallow? [y/N] ", question.Tool, shown(question.Input), because(question.Reason))
+		line, err := lines.ReadString('\n')
+		if err != nil && line == "" {
+			return // the end of input: silence denies
+		}
+		d := protocol.ApprovalDecision{Decision: protocol.Deny, Reason: "the user said no"}
+		switch strings.ToLower(strings.TrimSpace(line)) {
+		case "y", "yes":
+			d = protocol.ApprovalDecision{Decision: protocol.Allow}
+		}
+		err = q.b.Approve(ctx, runID, question.ApprovalID, d)
+		if err != nil && !errors.Is(err, context.Canceled) {
+			_, _ = fmt.Fprintf(q.out.stderr, "carrel: %v\n", err)
+		}
+	}
+}
+
+// shown makes an input readable, and harmless: a model wrote it, and a terminal
+// obeys control characters.
+func shown(input json.RawMessage) string {
+	var pretty bytes.Buffer
+	if err := json.Indent(&pretty, input, "  ", "  "); err != nil {
+		pretty.Reset()
+		pretty.Write(input)
+	}
+	text := printable(pretty.String())
+	if len(text) > maxShownInput {
+		text = text[:maxShownInput] + fmt.Sprintf("… (%d bytes)", len(input))
+	}
+	return "  " + text
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return printable(reason) + "\n"
+}
+
+// printable takes control characters out, but for the end of a line.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 {
+			return '\ufffd'
+		}
+		return r
+	}, text)
+}

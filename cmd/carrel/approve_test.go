@@ -1,0 +1,81 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+
+	"carrel/protocol"
+)
+
+// decider is a backend that takes decisions.
+type decider struct {
+	backend
+
+	decided chan protocol.ApprovalDecision
+}
+
+func (d decider) Approve(_ context.Context, _, _ string, decision protocol.ApprovalDecision) error {
+	d.decided <- decision
+	return nil
+}
+
+func question(t *testing.T) protocol.Event {
+	t.Helper()
+	data, err := json.Marshal(protocol.ApprovalRequested{
+		ApprovalID: "apr_1", Tool: "bash", Input: json.RawMessage(`{"command":"rm -rf \u001b[2Jx"}`), Reason: "rule bash(rm *)",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return protocol.Event{RunID: "run_1", Type: protocol.EventApprovalRequested, Data: data}
+}
+
+func TestTerminalDecidesAnApproval(t *testing.T) {
+	for typed, want := range map[string]string{
+		"y\n": protocol.Allow, "YES\n": protocol.Allow, "n\n": protocol.Deny, "\n": protocol.Deny, "yoo\n": protocol.Deny, "y": protocol.Allow,
+	} {
+		var stderr bytes.Buffer
+		d := decider{decided: make(chan protocol.ApprovalDecision, 1)}
+		q := &questions{b: d, out: &output{stdout: io.Discard, stderr: &stderr}, terminal: strings.NewReader(typed), asked: make(chan protocol.ApprovalRequested, 1)}
+		if err := q.ask(t.Context(), question(t)); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			q.serve(ctx, "run_1")
+		}()
+		if got := <-d.decided; got.Decision != want {
+			t.Errorf("%q: %s", typed, got.Decision)
+		}
+		cancel()
+		<-ended
+		if text := stderr.String(); strings.Contains(text, "\x1b") || !strings.Contains(text, "rm -rf") || !strings.Contains(text, "rule bash(rm *)") {
+			t.Errorf("the question is %q", text)
+		}
+	}
+}
+
+func TestWithoutATerminalAnApprovalIsDeniedUnlessADaemonCanBeAnswered(t *testing.T) {
+	var stderr bytes.Buffer
+	d := decider{decided: make(chan protocol.ApprovalDecision, 1)}
+	q := &questions{b: d, out: &output{stdout: io.Discard, stderr: &stderr}}
+	if err := q.ask(t.Context(), question(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-d.decided; got.Decision != protocol.Deny || !strings.Contains(got.Reason, "no terminal") {
+		t.Errorf("%+v", got)
+	}
+	q.isDaemon = true
+	if err := q.ask(t.Context(), question(t)); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.decided) > 0 || !strings.Contains(stderr.String(), "apr_1 of run run_1") {
+		t.Errorf("decided %d, told %q", len(d.decided), stderr.String())
+	}
+}
