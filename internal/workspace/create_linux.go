@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"carrel/protocol"
 )
 
 // create makes the directory called name for a user: whole in tmp/, then one
@@ -40,6 +42,29 @@ func (d *Dirs) reserveUID(name string) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.uids.reserve(name)
+}
+
+// TakeSlotUID gives a host uid that no live process of another slot and no file
+// has, to start a worker that belongs to nobody yet (Options.SlotUIDs). Give it
+// back by GiveSlotUID when the process and all it started are gone, not before:
+// the next to get it could signal and trace what is left. CodeInternal where none
+// is free.
+func (d *Dirs) TakeSlotUID() (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.uids == nil {
+		return 0, protocol.Errorf(protocol.CodeInternal, "slot uids take root")
+	}
+	return d.uids.takeSlot()
+}
+
+// GiveSlotUID gives back a uid of TakeSlotUID.
+func (d *Dirs) GiveSlotUID(uid int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.uids != nil {
+		d.uids.giveSlot(uid)
+	}
 }
 
 func (d *Dirs) createAs(ctx context.Context, name, userID string, uid int) (err error) {

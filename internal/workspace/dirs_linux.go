@@ -46,8 +46,8 @@ func Open(ctx context.Context, opts Options) (*Dirs, error) {
 	if opts.BaseDir == "" {
 		return nil, errors.New("open base directory: no path given")
 	}
-	if opts.Root && (os.Geteuid() != 0 || opts.UIDFirst < 1 || opts.UIDCount < 1) {
-		return nil, errors.New("open base directory: a uid for each user takes root and a range of uids above 0")
+	if opts.Root && (os.Geteuid() != 0 || opts.UIDFirst < 1 || opts.SlotUIDs < 0 || opts.UIDCount <= opts.SlotUIDs) {
+		return nil, errors.New("open base directory: a uid for each user takes root and a range of uids above 0 that leaves some beside the slots")
 	}
 	path, err := filepath.Abs(opts.BaseDir)
 	if err != nil {
@@ -58,7 +58,7 @@ func Open(ctx context.Context, opts Options) (*Dirs, error) {
 		slots: make(map[string]*slot), leftovers: make(map[string]bool),
 	}
 	if opts.Root {
-		d.uids = newUIDRange(opts.UIDFirst, opts.UIDCount)
+		d.uids = newUIDRange(opts.UIDFirst, opts.UIDCount, opts.SlotUIDs)
 	}
 	if err := d.open(ctx); err != nil {
 		d.closeAll()

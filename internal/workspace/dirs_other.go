@@ -44,6 +44,12 @@ func (*Dirs) Expire(context.Context, time.Duration) ([]string, error) { return n
 // List says that this system is not supported.
 func (*Dirs) List(context.Context) ([]User, error) { return nil, errNotLinux }
 
+// TakeSlotUID says that this system is not supported.
+func (*Dirs) TakeSlotUID() (int, error) { return 0, errNotLinux }
+
+// GiveSlotUID does nothing.
+func (*Dirs) GiveSlotUID(int) {}
+
 // DiskUsage says that this system is not supported.
 func (*Dirs) DiskUsage(context.Context, string) (int64, error) { return 0, errNotLinux }
 

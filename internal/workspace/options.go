@@ -15,6 +15,8 @@ type Options struct {
 	Root bool
 	// UIDFirst and UIDCount are the range of those uids; read if Root is set.
 	UIDFirst, UIDCount int
+	// SlotUIDs is how many of them, the last ones, are kept for [Dirs.TakeSlotUID].
+	SlotUIDs int
 	// Now is the clock; nil = time.Now.
 	Now func() time.Time
 	// Logger is told of repairs and of what could not be removed; nil = nobody.
