@@ -16,7 +16,7 @@
 //	  │                                        │  5 etc    6 dev    7 proc (hidepid)    8 tmp
 //	  │                                        │  9 binary   10 network (lo only), host name
 //	  │◀──────────────────────────── ready ────│    waits: a warm worker stands here
-//	  │ Binding ──────────────────────────────▶│ 11 bind: the user's directories
+//	  │ Binding ──────────────────────────────▶│ 11 bind: the user's directories (IDMap)
 //	  │                                        │ 12 pivot: the old root is gone
 //	  │                                        │ 13 limits, not dumpable
 //	  │                                        │ 14 capabilities gone     (all threads)

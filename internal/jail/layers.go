@@ -14,6 +14,7 @@ const (
 	LayerLandlock   = "landlock"
 	LayerSeccomp    = "seccomp"
 	LayerUIDs       = "uid-per-user"
+	LayerIDMap      = "id-mapped-mounts" // not of a sandbox: what warm workers take as root
 	LayerCgroup     = "cgroup"
 	LayerQuota      = "quota"
 )

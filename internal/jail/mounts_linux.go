@@ -33,8 +33,9 @@ const (
 // detach copies the mount at path, with all below it, into a mount that hangs
 // nowhere yet, and gives it attributes that hold before anyone can see it. It is
 // never MS_REMOUNT: flags that the host has locked cannot be cleared by it, and
-// a remount is not recursive (trap 7).
-func detach(path string, attributes uint64) (*os.File, error) {
+// a remount is not recursive (trap 7). owners is nil or translates the owners of
+// its files.
+func detach(path string, attributes uint64, owners *IDMap) (*os.File, error) {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, path,
 		unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if err != nil {
@@ -42,6 +43,10 @@ func detach(path string, attributes uint64) (*os.File, error) {
 	}
 	f := os.NewFile(uintptr(fd), path)
 	attr := unix.MountAttr{Attr_set: attributes, Propagation: unix.MS_PRIVATE}
+	if owners != nil {
+		attr.Attr_set |= unix.MOUNT_ATTR_IDMAP
+		attr.Userns_fd = uint64(owners.namespace.Fd())
+	}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("set attributes of %s: %w", path, err)
@@ -57,7 +62,7 @@ func attach(mount *os.File, target string) error {
 }
 
 func bind(source, target string, attributes uint64) error {
-	mount, err := detach(source, attributes)
+	mount, err := detach(source, attributes, nil)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +21,8 @@ type ProbeOptions struct {
 	Worker string // the worker's program
 	// Mode is "strict" or "degraded": what the operator's configuration says.
 	Mode string
+	// BaseDir is where users' directories are or will be.
+	BaseDir string
 	// Outside are the layers that stand outside of the sandbox and that this
 	// package knows nothing of (cgroup, quota), as their own rooms report them.
 	Outside []protocol.Layer
@@ -38,6 +42,9 @@ func Probe(ctx context.Context, o ProbeOptions) protocol.IsolationReport {
 		r.Layers = append(r.Layers, line)
 	}
 	r.Layers = append(r.Layers, landlockLayer(missing), seccompLayer(missing), uidLayer())
+	if r.Root {
+		r.Layers = append(r.Layers, idMapLayer(ctx, o.Worker, o.BaseDir))
+	}
 	r.Layers = append(r.Layers, o.Outside...)
 	r.State = "strict"
 	for _, l := range r.Layers {
@@ -239,4 +246,51 @@ func uidLayer() protocol.Layer {
 		l.Fix = "run carrel as root (it gives up what it does not need in every sandbox)"
 	}
 	return l
+}
+
+// idMapLayer tries whether the file system of the users' directories can
+// translate owners, on the directory itself or what there is of its path. Nothing
+// is written to it.
+func idMapLayer(ctx context.Context, worker, baseDir string) protocol.Layer {
+	l := protocol.Layer{Name: LayerIDMap, State: protocol.LayerOK, Detail: "warm workers take any user's files"}
+	if err := tryIDMap(ctx, worker, existing(baseDir)); err != nil {
+		l.State, l.Detail = protocol.LayerDegraded, err.Error()
+		l.Meaning = "no worker is kept warm: the first message of a user waits for one to start"
+		l.Fix = "put SANDBOX_BASE_DIR on ext4, xfs or btrfs"
+	}
+	return l
+}
+
+func tryIDMap(ctx context.Context, worker, dir string) error {
+	s, err := StartSpawner(worker, io.Discard)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	owners, err := s.NewIDMap(ctx)
+	if err != nil {
+		return err
+	}
+	defer owners.Close()
+	if err := owners.Set(TrialUID, trialSlotUID); err != nil {
+		return err
+	}
+	mounts, err := TakeMounts("", owners, dir)
+	if err != nil {
+		return err
+	}
+	mounts.Close()
+	return nil
+}
+
+// existing is dir, or the nearest directory above it that there is.
+func existing(dir string) string {
+	dir, err := filepath.Abs(dir)
+	for err == nil && dir != "/" {
+		if _, err := os.Stat(dir); err == nil {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	return dir
 }

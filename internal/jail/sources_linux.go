@@ -19,21 +19,22 @@ type Mounts struct {
 	User    []*os.File // workspace, home
 }
 
-// TakeMounts makes them, as far as this process is root. An empty path is left out.
-func TakeMounts(program string, user ...string) (*Mounts, error) {
+// TakeMounts makes them, as far as this process is root. An empty path is left
+// out. owners translates those of the user's files; nil leaves them as they are.
+func TakeMounts(program string, owners *IDMap, user ...string) (*Mounts, error) {
 	m := &Mounts{}
 	if os.Geteuid() != 0 {
 		return m, nil
 	}
 	if program != "" {
-		f, err := detach(program, readOnly)
+		f, err := detach(program, readOnly, nil)
 		if err != nil {
 			return nil, &SetupError{Step: "binary", Err: err}
 		}
 		m.Program = f
 	}
 	for _, path := range user {
-		f, err := detach(path, ownFiles)
+		f, err := detach(path, ownFiles, owners)
 		if err != nil {
 			m.Close()
 			return nil, &SetupError{Step: "bind", Err: err}

@@ -28,18 +28,22 @@ var cloneFlags = []struct {
 	{LayerCgroupNS, unix.CLONE_NEWCGROUP},
 }
 
-// spawnRequest asks the spawner for one PID 1. Its descriptors: stdin, stdout,
-// stderr, control; then the cgroup's directory if there is one.
+// spawnRequest asks the spawner for one PID 1, or for an [IDMap]. The descriptors
+// of the former: stdin, stdout, stderr, control; then the cgroup's directory if
+// there is one.
 type spawnRequest struct {
 	ID      uint64   `json:"id"`
-	HostUID int      `json:"host_uid"`
+	IDMap   bool     `json:"id_map,omitempty"`
+	HostUID int      `json:"host_uid,omitempty"`
 	Without []string `json:"without,omitempty"`
 }
 
-// spawnReply answers a request, with a pidfd, and later tells the process's end.
+// spawnReply answers a request, with a pidfd or an IDMap's files, and later tells
+// the process's end.
 type spawnReply struct {
 	ID     uint64 `json:"id"`
 	PID    int    `json:"pid,omitempty"`
+	IDMap  bool   `json:"id_map,omitempty"`
 	Error  string `json:"error,omitempty"`
 	Exited bool   `json:"exited,omitempty"`
 	Status uint32 `json:"status,omitempty"` // wait status

@@ -36,16 +36,29 @@ type Spawner struct {
 	done chan struct{} // the process is gone
 	wg   sync.WaitGroup
 
-	mu       sync.Mutex
-	lastID   uint64
-	gone     bool
-	starting map[uint64]chan started
-	running  map[uint64]chan unix.WaitStatus
+	mu      sync.Mutex
+	lastID  uint64
+	gone    bool
+	asked   map[uint64]chan answer
+	running map[uint64]chan unix.WaitStatus
 }
 
-type started struct {
+// answer is what a request brought: a child, an IDMap or an error.
+type answer struct {
 	child *Child
+	idMap *IDMap
 	err   error
+}
+
+// discard lets go of an answer that nobody waits for any more.
+func (a answer) discard() {
+	if a.child != nil {
+		a.child.Kill()
+		fdpass.CloseAll([]*os.File{a.child.PidFD})
+	}
+	if a.idMap != nil {
+		a.idMap.Close()
+	}
 }
 
 // errSpawnerGone is what a start gets when the spawner ended under it.
@@ -59,10 +72,10 @@ func StartSpawner(worker string, log io.Writer) (*Spawner, error) {
 	}
 	defer func() { _ = theirs.Close() }()
 	s := &Spawner{
-		conn:     conn,
-		done:     make(chan struct{}),
-		starting: make(map[uint64]chan started),
-		running:  make(map[uint64]chan unix.WaitStatus),
+		conn:    conn,
+		done:    make(chan struct{}),
+		asked:   make(map[uint64]chan answer),
+		running: make(map[uint64]chan unix.WaitStatus),
 	}
 	cmd := exec.Command(worker, ModeSpawner) //nolint:noctx // it ends by Close or with this process
 	cmd.Env = []string{}
@@ -104,46 +117,50 @@ func (s *Spawner) Close() {
 // Spawn clones a PID 1 as host uid hostUID with the given stdin, stdout, stderr
 // and control line; cgroup may be nil. The files stay the caller's.
 func (s *Spawner) Spawn(ctx context.Context, hostUID int, without []string, stdio [4]*os.File, cgroup *os.File) (*Child, error) {
-	reply := make(chan started, 1)
-	s.mu.Lock()
-	if s.gone {
-		s.mu.Unlock()
-		return nil, errSpawnerGone
-	}
-	s.lastID++
-	id := s.lastID
-	s.starting[id] = reply
-	s.mu.Unlock()
-
 	files := stdio[:]
 	if cgroup != nil {
 		files = append(files, cgroup)
 	}
-	if err := s.conn.Send(spawnRequest{ID: id, HostUID: hostUID, Without: without}, files...); err != nil {
-		s.forget(id)
-		return nil, fmt.Errorf("ask spawner: %w", err)
+	a, err := s.ask(ctx, spawnRequest{HostUID: hostUID, Without: without}, files...)
+	return a.child, err
+}
+
+// ask sends a request and waits for its answer, or for ctx. The answer's error
+// is returned as the error.
+func (s *Spawner) ask(ctx context.Context, req spawnRequest, files ...*os.File) (answer, error) {
+	reply := make(chan answer, 1)
+	s.mu.Lock()
+	if s.gone {
+		s.mu.Unlock()
+		return answer{}, errSpawnerGone
+	}
+	s.lastID++
+	req.ID = s.lastID
+	s.asked[req.ID] = reply
+	s.mu.Unlock()
+
+	if err := s.conn.Send(req, files...); err != nil {
+		s.forget(req.ID)
+		return answer{}, fmt.Errorf("ask spawner: %w", err)
 	}
 	select {
-	case r := <-reply:
-		return r.child, r.err
+	case a := <-reply:
+		return a, a.err
 	case <-ctx.Done():
-		s.forget(id) // the child, if it comes, is killed by read
+		s.forget(req.ID) // the answer, if it comes, is discarded by read
 		select {
-		case r := <-reply: // it came at the same moment
-			if r.child != nil {
-				r.child.Kill()
-				fdpass.CloseAll([]*os.File{r.child.PidFD})
-			}
+		case a := <-reply: // it came at the same moment
+			a.discard()
 		default:
 		}
-		return nil, context.Cause(ctx)
+		return answer{}, context.Cause(ctx)
 	}
 }
 
 func (s *Spawner) forget(id uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.starting, id)
+	delete(s.asked, id)
 }
 
 func (s *Spawner) read() {
@@ -165,26 +182,27 @@ func (s *Spawner) read() {
 func (s *Spawner) answered(r spawnReply, files []*os.File) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	reply, wanted := s.starting[r.ID]
-	delete(s.starting, r.ID)
-	if r.Error != "" {
-		if wanted {
-			reply <- started{err: errors.New(r.Error)}
+	reply, wanted := s.asked[r.ID]
+	delete(s.asked, r.ID)
+	var a answer
+	switch {
+	case r.Error != "":
+		a.err = errors.New(r.Error)
+	case r.IDMap:
+		a.idMap, a.err = receiveIDMap(files)
+	default:
+		exit := make(chan unix.WaitStatus, 1)
+		s.running[r.ID] = exit
+		a.child = &Child{PID: r.PID, Exit: exit}
+		if len(files) > 0 {
+			a.child.PidFD = files[0]
 		}
-		return
-	}
-	exit := make(chan unix.WaitStatus, 1)
-	s.running[r.ID] = exit
-	child := &Child{PID: r.PID, Exit: exit}
-	if len(files) > 0 {
-		child.PidFD = files[0]
 	}
 	if !wanted {
-		child.Kill()
-		fdpass.CloseAll(files)
+		a.discard()
 		return
 	}
-	reply <- started{child: child}
+	reply <- a
 }
 
 func (s *Spawner) exited(r spawnReply) {
@@ -204,14 +222,37 @@ func (s *Spawner) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gone = true
-	for id, reply := range s.starting {
-		delete(s.starting, id)
-		reply <- started{err: errSpawnerGone}
+	for id, reply := range s.asked {
+		delete(s.asked, id)
+		reply <- answer{err: errSpawnerGone}
 	}
 	for id, exit := range s.running {
 		delete(s.running, id)
 		exit <- unix.WaitStatus(unix.SIGKILL)
 	}
+}
+
+// End kills what is left of the child and waits until its whole PID namespace is
+// gone. After Exit that is so, but for one case: the spawner itself has died, and
+// then its children are only about to.
+func (c *Child) End() {
+	if c.PidFD == nil {
+		return
+	}
+	c.Kill()
+	raw, err := c.PidFD.SyscallConn()
+	if err != nil {
+		return // closed
+	}
+	// A pidfd can be read once its process has ended, and PID 1 ends after all others.
+	_ = raw.Control(func(fd uintptr) {
+		for {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+			if n > 0 || !errors.Is(err, unix.EINTR) {
+				return
+			}
+		}
+	})
 }
 
 // Kill sends SIGKILL to PID 1, and so to its whole PID namespace. It may be
@@ -256,17 +297,31 @@ func ServeSpawner(control *os.File) error {
 		if err != nil {
 			return fmt.Errorf("spawner: %w", err)
 		}
-		if len(files) < fdFirstOther {
-			fdpass.CloseAll(files)
-			return errors.New("spawner: a request without its descriptors")
+		serve := serveSpawn
+		if req.IDMap {
+			serve = serveIDMap
 		}
-		if err := serveSpawn(conn, r, program, req, files); err != nil {
+		if err := serve(conn, r, program, req, files); err != nil {
 			return fmt.Errorf("spawner: %w", err)
 		}
 	}
 }
 
+func serveIDMap(conn *fdpass.Conn, r *reap.Reaper, program *os.File, req spawnRequest, files []*os.File) error {
+	fdpass.CloseAll(files) // there are none
+	made, err := makeIDMap(r, program)
+	if err != nil {
+		return conn.Send(spawnReply{ID: req.ID, Error: err.Error()})
+	}
+	defer fdpass.CloseAll(made)
+	return conn.Send(spawnReply{ID: req.ID, IDMap: true}, made...)
+}
+
 func serveSpawn(conn *fdpass.Conn, r *reap.Reaper, program *os.File, req spawnRequest, files []*os.File) error {
+	if len(files) < fdFirstOther {
+		fdpass.CloseAll(files)
+		return errors.New("a request without its descriptors")
+	}
 	pid, pidfd, exit, err := spawn(r, program, req, files)
 	fdpass.CloseAll(files)
 	if err != nil {

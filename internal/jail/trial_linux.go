@@ -13,6 +13,9 @@ import (
 // last one before the default range of users' uids.
 const TrialUID = 199999
 
+// trialSlotUID is the host uid of a throw-away warm worker.
+const trialSlotUID = TrialUID - 1
+
 // DefaultLimits are a sandbox's limits where nobody says otherwise.
 func DefaultLimits() Limits {
 	return Limits{PIDs: 256, OpenFiles: 1024, FileBytes: 1 << 30, TmpBytes: 256 << 20}
@@ -26,6 +29,8 @@ type Trial struct {
 
 	dir     string
 	spawner *Spawner
+	// diskUID owns the directories, hostUID is what the sandbox runs as.
+	diskUID, hostUID int
 }
 
 // TrialOptions says what a trial is made of.
@@ -34,7 +39,10 @@ type TrialOptions struct {
 	UserID  string
 	Env     []string
 	Without []string // layers to do without
-	Stdio   [3]*os.File
+	// Warm starts the sandbox as a warm worker is started and bound: under root
+	// with another host uid than its files have. An ordinary user has one uid.
+	Warm  bool
+	Stdio [3]*os.File
 }
 
 // NewTrial makes a sandbox, all the way. Errors are *[SetupError] where a step
@@ -48,9 +56,13 @@ func NewTrial(ctx context.Context, o TrialOptions) (*Trial, error) {
 }
 
 func (t *Trial) start(ctx context.Context, o TrialOptions) (err error) {
-	uid := os.Geteuid()
-	if uid == 0 {
-		uid = TrialUID
+	t.diskUID = os.Geteuid()
+	if t.diskUID == 0 {
+		t.diskUID = TrialUID
+	}
+	t.hostUID = t.diskUID
+	if o.Warm && os.Geteuid() == 0 {
+		t.hostUID = trialSlotUID
 	}
 	if t.dir, err = os.MkdirTemp("", "carrel-trial-"); err != nil {
 		return err
@@ -61,7 +73,7 @@ func (t *Trial) start(ctx context.Context, o TrialOptions) (err error) {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return err
 		}
-		if err := os.Chown(dir, uid, hostGID(uid)); err != nil {
+		if err := os.Chown(dir, t.diskUID, hostGID(t.diskUID)); err != nil {
 			return err
 		}
 	}
@@ -74,7 +86,7 @@ func (t *Trial) start(ctx context.Context, o TrialOptions) (err error) {
 	}
 	defer control.Close()
 	start := time.Now()
-	t.Child, err = t.spawner.Spawn(ctx, uid, o.Without, [4]*os.File{o.Stdio[0], o.Stdio[1], o.Stdio[2], theirs}, nil)
+	t.Child, err = t.spawner.Spawn(ctx, t.hostUID, o.Without, [4]*os.File{o.Stdio[0], o.Stdio[1], o.Stdio[2], theirs}, nil)
 	_ = theirs.Close()
 	if err != nil {
 		return &SetupError{Step: StepClone, Err: err}
@@ -84,7 +96,18 @@ func (t *Trial) start(ctx context.Context, o TrialOptions) (err error) {
 }
 
 func (t *Trial) enter(ctx context.Context, control *Control, o TrialOptions, b Binding) error {
-	mounts, err := TakeMounts(o.Worker, b.Workspace, b.Home)
+	var owners *IDMap
+	if t.hostUID != t.diskUID {
+		var err error
+		if owners, err = t.spawner.NewIDMap(ctx); err != nil {
+			return err
+		}
+		defer owners.Close()
+		if err := owners.Set(t.diskUID, t.hostUID); err != nil {
+			return err
+		}
+	}
+	mounts, err := TakeMounts(o.Worker, owners, b.Workspace, b.Home)
 	if err != nil {
 		return err
 	}

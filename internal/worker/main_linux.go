@@ -43,6 +43,8 @@ func serve(ctx context.Context, args []string) error {
 			return err
 		}
 		return Run(ctx, entered)
+	case jail.ModeNamespace:
+		return jail.Hold()
 	case tool.ModeHost:
 		return tool.ServeHost(os.NewFile(inheritedLine, "line"))
 	case "":

@@ -64,8 +64,9 @@ func (e *Engine) Close() {
 	}
 }
 
-// Start implements [engine.Engine]. A worker for a known user gets that user's
-// own host uid from the first where the daemon is root.
+// Start implements [engine.Engine]. Where the daemon is root, a worker for a known
+// user has that user's own host uid. A warm one has a slot's, and Bind has the
+// owners of its user's files translated ([jail.IDMap]).
 func (e *Engine) Start(ctx context.Context, spec engine.Spec) (engine.Process, error) {
 	p := &process{engine: e, done: make(chan struct{})}
 	if err := p.start(ctx, spec); err != nil {
@@ -108,26 +109,27 @@ func (e *Engine) living() (*jail.Spawner, error) {
 	return s, nil
 }
 
-// hostUID is the uid a worker has on the host: its user's own under root, else
-// the daemon's.
-func hostUID(dir *workspace.Dir) (int, error) {
-	if os.Geteuid() != 0 {
+// hostUID chooses the uid the worker has on the host, for good: the daemon's own
+// where that is not root, else its user's, else, for a warm worker, a slot's.
+func (p *process) hostUID() (uid int, err error) {
+	switch {
+	case os.Geteuid() != 0:
 		return os.Geteuid(), nil
+	case p.dir != nil:
+		return p.dir.UID, nil
 	}
-	if dir == nil {
-		return 0, errors.New("as root a worker needs to know its user from the start")
-	}
-	return dir.UID, nil
+	p.slot, err = p.engine.o.Dirs.TakeSlotUID()
+	return p.slot, err
 }
 
 func (p *process) start(ctx context.Context, spec engine.Spec) (err error) {
 	begin := time.Now()
 	if spec.UserID != "" {
-		if p.dir, err = p.engine.o.Dirs.Open(ctx, spec.UserID); err != nil {
+		if err := p.openDir(ctx, spec.UserID); err != nil {
 			return err
 		}
 	}
-	uid, err := hostUID(p.dir)
+	uid, err := p.hostUID()
 	if err != nil {
 		return err
 	}
@@ -143,7 +145,7 @@ func (p *process) start(ctx context.Context, spec engine.Spec) (err error) {
 	attached := p.attach()
 	defer func() { err = errors.Join(err, <-attached) }()
 
-	mounts, err := jail.TakeMounts(p.engine.o.Worker)
+	mounts, err := jail.TakeMounts(p.engine.o.Worker, nil)
 	if err != nil {
 		return err
 	}
@@ -154,6 +156,9 @@ func (p *process) start(ctx context.Context, spec engine.Spec) (err error) {
 		return err
 	}
 	p.steps = append(p.steps, steps...)
+	if p.slot != 0 {
+		return p.takeOwners(spawner.NewIDMap(ctx))
+	}
 	return nil
 }
 
@@ -229,7 +234,7 @@ func (p *process) Bind(ctx context.Context, b engine.Binding) error {
 
 func (p *process) bind(ctx context.Context, b engine.Binding) (err error) {
 	if p.dir == nil {
-		if p.dir, err = p.engine.o.Dirs.Open(ctx, b.UserID); err != nil {
+		if err := p.openDir(ctx, b.UserID); err != nil {
 			return err
 		}
 	}
@@ -242,7 +247,7 @@ func (p *process) bind(ctx context.Context, b engine.Binding) (err error) {
 		Home:      filepath.Join(p.dir.Path, "home"),
 		Env:       p.engine.o.Env(b.UserID),
 	}
-	mounts, err := jail.TakeMounts("", binding.Workspace, binding.Home)
+	mounts, err := p.userMounts(binding.Workspace, binding.Home)
 	if err != nil {
 		return err
 	}
@@ -254,4 +259,21 @@ func (p *process) bind(ctx context.Context, b engine.Binding) (err error) {
 	p.steps = append(p.steps, steps...)
 	p.control.Close()
 	return nil
+}
+
+// userMounts takes the mounts of the user's two directories, which show a worker
+// with a slot's uid their owner as itself.
+func (p *process) userMounts(workspace, home string) (*jail.Mounts, error) {
+	if p.slot == 0 {
+		return jail.TakeMounts("", nil, workspace, home)
+	}
+	owners := p.giveOwners()
+	if owners == nil {
+		return nil, errEnded
+	}
+	defer owners.Close()
+	if err := owners.Set(p.dir.UID, p.slot); err != nil {
+		return nil, &jail.SetupError{Step: "bind", Err: err}
+	}
+	return jail.TakeMounts("", owners, workspace, home)
 }

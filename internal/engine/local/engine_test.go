@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -66,17 +65,7 @@ func TestDirectoryIsHeldUntilTheWorkerIsGone(t *testing.T) {
 func TestWorkersDieWithTheSpawnerAndTheNextStartWorks(t *testing.T) {
 	e := newEngine(t)
 	p := start(t, e, "ana")
-	status, err := os.ReadFile("/proc/" + strconv.Itoa(p.PID()) + "/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, _ := strings.Cut(string(status), "\nPPid:\t")
-	parent, _, _ := strings.Cut(after, "\n")
-	spawner, err := strconv.Atoi(parent)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(spawner, syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(parentOf(t, p.PID()), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	<-p.Done()

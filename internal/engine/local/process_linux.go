@@ -34,8 +34,12 @@ type process struct {
 	done chan struct{}
 	exit protocol.ExitCause // valid once done is closed
 
-	dirMu sync.Mutex
-	dir   *workspace.Dir // open until done: nobody removes it under the worker
+	slot int // a warm worker's host uid under root, its own until done; else 0
+
+	mu       sync.Mutex
+	released bool
+	dir      *workspace.Dir // open until done: nobody removes it under the worker
+	owners   *jail.IDMap    // a warm worker's under root, until it is bound
 }
 
 var _ engine.Process = (*process)(nil)
@@ -71,41 +75,97 @@ func (p *process) watch(ctx context.Context) {
 	go func() {
 		defer close(p.done)
 		status := <-p.child.Exit
+		p.child.End()
 		<-logged // every writer of it is dead
 		p.exit = p.exitCause(status)
 		p.release(ctx)
 	}()
 }
 
-// release gives back what the host held for the process.
+// release gives back what the host held for the process; nothing of it lives.
 func (p *process) release(ctx context.Context) {
 	p.control.Close()
 	_ = p.stderr.Close()
 	_ = p.child.PidFD.Close()
-	p.closeGroup(ctx)
-	p.closeDir()
+	p.releaseHeld(p.closeGroup(ctx))
 }
 
-// closeGroup removes the process's group. Its PID namespace has ended, so there
-// should be nobody left in it: the kill is for what we did not think of.
-func (p *process) closeGroup(ctx context.Context) {
+// closeGroup removes the process's group and reports whether that is gone. Its PID
+// namespace has ended, so there should be nobody left in it: the kill is for what
+// we did not think of.
+func (p *process) closeGroup(ctx context.Context) bool {
 	if p.group == nil {
-		return
+		return true
 	}
-	if err := errors.Join(p.group.Kill(), p.group.Close(ctx)); err != nil {
+	err := errors.Join(p.group.Kill(), p.group.Close(ctx))
+	if err != nil {
 		p.engine.o.Logger.WarnContext(ctx, "the group of an ended worker is left to the next sweep", "error", err)
 	}
+	return err == nil
 }
 
-func (p *process) closeDir() {
-	p.dirMu.Lock()
-	defer p.dirMu.Unlock()
+// releaseHeld gives back directory, owners and slot, and makes those that come
+// later come to nothing. A slot of which somebody may be left is never used again:
+// its next worker could be signalled from there.
+func (p *process) releaseHeld(isGone bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.released = true
 	if p.dir != nil {
 		_ = p.dir.Close()
 	}
+	if p.owners != nil {
+		p.owners.Close()
+	}
+	if p.slot != 0 && isGone {
+		p.engine.o.Dirs.GiveSlotUID(p.slot)
+	}
 }
 
-// abandon ends a process whose start failed.
+var errEnded = errors.New("the worker has ended")
+
+// openDir opens the user's directory for as long as the process lives.
+func (p *process) openDir(ctx context.Context, userID string) error {
+	dir, err := p.engine.o.Dirs.Open(ctx, userID)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.released {
+		return errors.Join(errEnded, dir.Close())
+	}
+	p.dir = dir
+	return nil
+}
+
+// takeOwners keeps the translation of owners for Bind.
+func (p *process) takeOwners(m *jail.IDMap, err error) error {
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.released {
+		m.Close()
+		return errEnded
+	}
+	p.owners = m
+	return nil
+}
+
+// giveOwners hands it to Bind, whose it is then; nil where there is none.
+func (p *process) giveOwners() *jail.IDMap {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := p.owners
+	p.owners = nil
+	return m
+}
+
+// abandon ends a process whose start failed. A clone that comes after its caller
+// has given up is killed by the spawner's reader: nothing of anybody's ever runs in
+// it, so its slot need not wait.
 func (p *process) abandon(ctx context.Context) {
 	_ = p.stream.Close()
 	if p.child != nil {
@@ -117,8 +177,7 @@ func (p *process) abandon(ctx context.Context) {
 		p.control.Close()
 	}
 	fdpass.CloseAll([]*os.File{p.stderr})
-	p.closeGroup(ctx)
-	p.closeDir()
+	p.releaseHeld(p.closeGroup(ctx))
 }
 
 // exitCause puts a wait status into the protocol's words. A SIGKILL that we did

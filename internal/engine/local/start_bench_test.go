@@ -92,12 +92,19 @@ func command(b *testing.B, path string, args ...string) time.Duration {
 // to the first event of the wanted type.
 func firstEvent(b *testing.B, e *Engine, want protocol.EventType) (time.Duration, []jail.StepTime) {
 	b.Helper()
-	ctx := b.Context()
 	start := time.Now()
-	p, err := e.Start(ctx, engine.Spec{UserID: "ana"})
+	p, err := e.Start(b.Context(), engine.Spec{UserID: "ana"})
 	if err != nil {
 		b.Fatal(err)
 	}
+	return eventOf(b, p, start, want), p.(*process).Steps() // the engine's own type
+}
+
+// eventOf binds p to a user, has it execute a script, and measures from start up
+// to the first event of the wanted type. It ends p.
+func eventOf(b *testing.B, p engine.Process, start time.Time, want protocol.EventType) time.Duration {
+	b.Helper()
+	ctx := b.Context()
 	defer func() {
 		p.Kill()
 		<-p.Done()
@@ -120,7 +127,7 @@ func firstEvent(b *testing.B, e *Engine, want protocol.EventType) (time.Duration
 		_ = conn.Run(ctx) // it ends with the worker
 	}()
 	var ready protocol.InitializeResult
-	err = conn.Call(ctx, protocol.MethodInitialize, protocol.InitializeParams{ProtocolVersion: protocol.Version, UserID: "ana"}, &ready)
+	err := conn.Call(ctx, protocol.MethodInitialize, protocol.InitializeParams{ProtocolVersion: protocol.Version, UserID: "ana"}, &ready)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -131,7 +138,7 @@ func firstEvent(b *testing.B, e *Engine, want protocol.EventType) (time.Duration
 	p.Kill()
 	<-p.Done()
 	<-ended
-	return <-seen, p.(*process).Steps() // the engine's own type
+	return <-seen
 }
 
 type onEvent func(protocol.EventType)
@@ -154,7 +161,7 @@ func newEngine(tb testing.TB) *Engine {
 	tb.Helper()
 	base := filepath.Join(tb.TempDir(), "data")
 	dirs, err := workspace.Open(tb.Context(), workspace.Options{
-		BaseDir: base, Root: os.Geteuid() == 0, UIDFirst: 200000, UIDCount: 100,
+		BaseDir: base, Root: os.Geteuid() == 0, UIDFirst: 200000, UIDCount: 100, SlotUIDs: 20,
 	})
 	if err != nil {
 		tb.Fatal(err)
