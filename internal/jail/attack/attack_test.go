@@ -56,20 +56,24 @@ func TestToolTierHolds(t *testing.T) {
 	p := build(t)
 	rows := of(attack.Tool)
 	control := controls(t, p, rows)
-	s := start(t, p.worker, jail.BaseEnv("attacked", nil))
-	plant(t, s, p)
-	c := connect(t, s)
-	target := attack.InSandbox()
-	listen(t, &target)
-	env := map[string]string{attack.TargetEnv: encode(t, target)}
-	for _, r := range rows {
-		judge(t, r, control, func(t *testing.T) (attack.Result, bool) {
-			out := exec1(t, c, env, "/workspace/attacker", "row", r.ID)
-			got, ok := results(t, strings.NewReader(out.Stdout))[r.ID]
-			if !ok {
-				t.Logf("%+v", out)
+	for _, way := range ways() {
+		t.Run(way, func(t *testing.T) {
+			s := start(t, p.worker, way, jail.BaseEnv("attacked", nil))
+			plant(t, s, p)
+			c := connect(t, s)
+			target := attack.InSandbox()
+			listen(t, &target)
+			env := map[string]string{attack.TargetEnv: encode(t, target)}
+			for _, r := range rows {
+				judge(t, r, control, func(t *testing.T) (attack.Result, bool) {
+					out := exec1(t, c, env, "/workspace/attacker", "row", r.ID)
+					got, ok := results(t, strings.NewReader(out.Stdout))[r.ID]
+					if !ok {
+						t.Logf("%+v", out)
+					}
+					return got, !ok
+				})
 			}
-			return got, !ok
 		})
 	}
 }
@@ -78,23 +82,27 @@ func TestWorkerTierHolds(t *testing.T) {
 	p := build(t)
 	rows := of(attack.Worker)
 	control := controls(t, p, rows)
-	target := attack.InSandbox()
-	listen(t, &target)
 	ids := make([]string, 0, len(rows))
 	for _, r := range rows {
 		ids = append(ids, r.ID)
 	}
-	s := start(t, p.attacker, append(jail.BaseEnv("attacked", nil),
-		attack.TargetEnv+"="+encode(t, target), attack.RowsEnv+"="+strings.Join(ids, " ")))
-	plant(t, s, p)
-	if _, err := s.in.WriteString("\n"); err != nil {
-		t.Fatal(err)
-	}
-	got := results(t, s.out)
-	for _, r := range rows {
-		judge(t, r, control, func(*testing.T) (attack.Result, bool) {
-			result, ok := got[r.ID]
-			return result, !ok
+	for _, way := range ways() {
+		t.Run(way, func(t *testing.T) {
+			target := attack.InSandbox()
+			listen(t, &target)
+			s := start(t, p.attacker, way, append(jail.BaseEnv("attacked", nil),
+				attack.TargetEnv+"="+encode(t, target), attack.RowsEnv+"="+strings.Join(ids, " ")))
+			plant(t, s, p)
+			if _, err := s.in.WriteString("\n"); err != nil {
+				t.Fatal(err)
+			}
+			got := results(t, s.out)
+			for _, r := range rows {
+				judge(t, r, control, func(*testing.T) (attack.Result, bool) {
+					result, ok := got[r.ID]
+					return result, !ok
+				})
+			}
 		})
 	}
 }

@@ -93,12 +93,21 @@ type sandbox struct {
 	out   *os.File
 }
 
-func start(t *testing.T, program string, env []string, without ...string) *sandbox {
+// ways are how a sandbox comes to be: for a user from the first, or warm, which
+// only under root makes a difference (jail.IDMap).
+func ways() []string {
+	if os.Geteuid() != 0 {
+		return []string{"cold"}
+	}
+	return []string{"cold", "warm"}
+}
+
+func start(t *testing.T, program, way string, env []string) *sandbox {
 	t.Helper()
 	stdin, in := pipe(t)
 	out, stdout := pipe(t)
 	trial, err := jail.NewTrial(t.Context(), jail.TrialOptions{
-		Worker: program, UserID: "attacked", Env: env, Without: without, Stdio: [3]*os.File{stdin, stdout, os.Stderr},
+		Worker: program, UserID: "attacked", Env: env, Warm: way == "warm", Stdio: [3]*os.File{stdin, stdout, os.Stderr},
 	})
 	_, _ = stdin.Close(), stdout.Close()
 	if err != nil {

@@ -49,6 +49,8 @@ func run(args []string) error {
 		return err
 	case jail.ModeSpawner:
 		return jail.ServeSpawner(os.NewFile(3, "line"))
+	case jail.ModeNamespace:
+		return jail.Hold()
 	case jail.ModeInit:
 		return enter()
 	}
