@@ -55,7 +55,7 @@ type Config struct {
 	Isolation string `env:"SANDBOX_ISOLATION" envDefault:"strict" oneof:"strict,degraded" meaning:"strict: refuse to start unless every required layer holds; degraded: start, and say on every sandbox what is missing"`
 	// Require names layers that must hold besides those of strict.
 	Require  []string `env:"SANDBOX_REQUIRE" oneof:"cgroup,quota" meaning:"layers to require besides: cgroup (aggregate memory, CPU, pids), quota (hard disk quota)"`
-	UIDRange UIDRange `env:"SANDBOX_UID_RANGE" envDefault:"200000:65536" meaning:"root only: first host uid and count; one a user, kept as long as its directory"`
+	UIDRange UIDRange `env:"SANDBOX_UID_RANGE" envDefault:"200000:65536" meaning:"root only: first host uid and count; one a user, kept as long as its directory, and the last SANDBOX_MAX_WORKERS for warm workers, unless SANDBOX_WARM_WORKERS is 0"`
 	// Agent is the default agent of a run; never empty after LoadConfig.
 	Agent string `env:"SANDBOX_AGENT" shown:"claude if a key is configured, else shell" meaning:"default agent of a run"`
 

@@ -29,6 +29,12 @@ func (c Config) check() []Fault {
 		faults = append(faults, Fault{
 			Key: "SANDBOX_UID_RANGE", Value: c.UIDRange.String(), Reason: err.Error(), Allowed: uidRangeAllowed,
 		})
+	} else if slots := c.slotUIDs(); int64(c.UIDRange.Count) <= int64(slots) && !hasFault(faults, "SANDBOX_MAX_WORKERS") {
+		faults = append(faults, Fault{
+			Key: "SANDBOX_UID_RANGE", Value: c.UIDRange.String(),
+			Reason:  "leaves no uid for users: warm workers need the last " + strconv.Itoa(slots),
+			Allowed: "a count above SANDBOX_MAX_WORKERS, or SANDBOX_WARM_WORKERS=0",
+		})
 	}
 	if agents := builtAgents(); !slices.Contains(agents, c.Agent) {
 		faults = append(faults, Fault{

@@ -382,3 +382,16 @@ func TestEmptyValueIsAsGoodAsNone(t *testing.T) {
 		t.Errorf("0 became %s", ttl)
 	}
 }
+
+func TestUIDRangeHasRoomForUsersBesideTheWarmWorkers(t *testing.T) {
+	small := []string{"SANDBOX_UID_RANGE=200000:10", "SANDBOX_MAX_WORKERS=10"}
+	got := mustFail(t, ConfigSource{Environ: small})
+	want := []string{"SANDBOX_UID_RANGE=200000:10: leaves no uid for users: warm workers need the last 10 " +
+		"(allowed: a count above SANDBOX_MAX_WORKERS, or SANDBOX_WARM_WORKERS=0; from environment)"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("faults (-want +got):\n%s", diff)
+	}
+	for _, more := range []string{"SANDBOX_WARM_WORKERS=0", "SANDBOX_UID_RANGE=200000:11"} {
+		mustLoad(t, ConfigSource{Environ: append(slices.Clip(small), more)})
+	}
+}

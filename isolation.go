@@ -18,7 +18,7 @@ func Isolation(ctx context.Context, cfg Config) protocol.IsolationReport {
 	if err != nil {
 		worker = cfg.WorkerPath // every layer then fails with what stands in the way
 	}
-	return jail.Probe(ctx, jail.ProbeOptions{Worker: worker, Mode: cfg.Isolation, Outside: cfg.outsideLayers()})
+	return jail.Probe(ctx, jail.ProbeOptions{Worker: worker, Mode: cfg.Isolation, BaseDir: cfg.BaseDir, Outside: cfg.outsideLayers()})
 }
 
 // outsideLayers are the layers around a sandbox.
@@ -79,11 +79,22 @@ func (c *Config) workerEnv(userID string) []string {
 	return jail.BaseEnv(userID, allowed)
 }
 
-// warmWorkers is how many warm workers can be kept: as root a worker needs to
-// know its user from the start, until slot uids are there.
-func (c *Config) warmWorkers() int {
-	if os.Geteuid() == 0 {
+// warmWorkers is how many warm workers can be kept on the host of this report: as
+// root they take mounts that translate owners.
+func (c *Config) warmWorkers(r protocol.IsolationReport) int {
+	if r.Root && !slices.ContainsFunc(r.Layers, func(l protocol.Layer) bool {
+		return l.Name == jail.LayerIDMap && l.State == protocol.LayerOK
+	}) {
 		return 0
 	}
 	return c.WarmWorkers
+}
+
+// slotUIDs is how many uids of the range are for warm workers: a worker that was
+// warm once keeps its own until it ends.
+func (c *Config) slotUIDs() int {
+	if c.WarmWorkers == 0 {
+		return 0
+	}
+	return c.MaxWorkers
 }

@@ -104,6 +104,7 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 		Root:     os.Geteuid() == 0,
 		UIDFirst: int(o.cfg.UIDRange.First),
 		UIDCount: int(o.cfg.UIDRange.Count),
+		SlotUIDs: o.cfg.slotUIDs(),
 		Logger:   o.log,
 	}); err != nil {
 		return err
@@ -132,9 +133,13 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 }
 
 func (o *Orchestrator) startPool() {
+	warm := o.cfg.warmWorkers(o.isolation)
+	if warm < o.cfg.WarmWorkers {
+		o.log.WarnContext(o.root, "no worker is kept warm: the file system of SANDBOX_BASE_DIR has no id-mapped mounts; see carrel doctor")
+	}
 	o.pool = pool.New(o.engine, pool.Options{
 		MaxWorkers:     o.cfg.MaxWorkers,
-		Warm:           o.cfg.warmWorkers(),
+		Warm:           warm,
 		MaxRequests:    o.cfg.MaxRequests,
 		MaxRunsPerUser: o.cfg.MaxRunsPerUser,
 		QueueSize:      o.cfg.QueueSize,
