@@ -6,9 +6,15 @@ package main
 import (
 	"context"
 	"os"
+	"runtime"
 
 	"carrel/internal/worker"
 )
+
+// init, and not main, is where Go promises the main thread to the main goroutine for
+// good ("All init functions are run on the startup thread", package runtime): between
+// the two the scheduler may move it. Why it has to be there: worker.Main.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	os.Exit(worker.Main(context.Background(), os.Args[1:], os.Stderr))

@@ -2,10 +2,12 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"runtime"
+
+	"golang.org/x/sys/unix"
 
 	"carrel/internal/jail"
 	"carrel/internal/tool"
@@ -16,17 +18,29 @@ import (
 const inheritedLine = 3
 
 // Main is carrel-worker. args are its arguments without the program's name; it
-// returns the exit status.
+// returns the exit status. It must be called from the main goroutine, which an init
+// function has locked to the main thread.
 func Main(ctx context.Context, args []string, stderr io.Writer) int {
-	// The main goroutine keeps the main thread. No goroutine that locks itself
-	// to a thread can then sit on the process leader, whose Landlock domain is
-	// what others' signals to this process are judged by (trap 3).
-	runtime.LockOSThread()
-	if err := serve(ctx, args); err != nil {
+	err := onMainThread()
+	if err == nil {
+		err = serve(ctx, args)
+	}
+	if err != nil {
 		_, _ = fmt.Fprintf(stderr, "carrel-worker: %v\n", err)
 		return 1
 	}
 	return 0
+}
+
+// onMainThread refuses to start where the main goroutine does not hold the main
+// thread. Another goroutine that locks itself to a thread could then sit on the
+// process leader, whose Landlock domain is what others' signals to this process are
+// judged by (trap 3): a tool could signal the worker.
+func onMainThread() error {
+	if unix.Gettid() != unix.Getpid() {
+		return errors.New("the main goroutine is not on the main thread")
+	}
+	return nil
 }
 
 func serve(ctx context.Context, args []string) error {

@@ -24,9 +24,10 @@ import (
 	"carrel/internal/jail/attack"
 )
 
+// As in carrel-worker: the process leader is no other goroutine's thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	// As in carrel-worker: the process leader is no other goroutine's thread.
-	runtime.LockOSThread()
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "attacker:", err)
 		os.Exit(1)
