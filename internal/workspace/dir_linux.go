@@ -109,6 +109,11 @@ func (dir *Dir) check(ctx context.Context) error {
 			dir.dirs.opts.Logger.InfoContext(ctx, "mode of a user directory is 0700 again", "path", filepath.Join(dir.Path, sub))
 		}
 	}
+	if dir.dirs.opts.DiskQuota > 0 {
+		if err := dir.hold(ctx); err != nil {
+			return err
+		}
+	}
 	return touchMeta(dir.fd, dir.dirs.opts.Now())
 }
 

@@ -49,6 +49,9 @@ func Open(ctx context.Context, opts Options) (*Dirs, error) {
 	if opts.Root && (os.Geteuid() != 0 || opts.UIDFirst < 1 || opts.SlotUIDs < 0 || opts.UIDCount <= opts.SlotUIDs) {
 		return nil, errors.New("open base directory: a uid for each user takes root and a range of uids above 0 that leaves some beside the slots")
 	}
+	if opts.DiskQuota > 0 && !opts.Root {
+		return nil, errors.New("open base directory: a hard quota takes root and a uid for each user")
+	}
 	path, err := filepath.Abs(opts.BaseDir)
 	if err != nil {
 		return nil, fmt.Errorf("open base directory: %w", err)

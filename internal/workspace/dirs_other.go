@@ -11,6 +11,9 @@ import (
 
 var errNotLinux = errors.New("users' directories need Linux")
 
+// DetectQuota says that there is none.
+func DetectQuota(string) Quota { return softQuota("not Linux", "use Linux") }
+
 // Dirs is every user's directory under one base directory.
 type Dirs struct{}
 
@@ -39,7 +42,9 @@ func (*Dirs) Open(context.Context, string) (*Dir, error) { return nil, errNotLin
 func (*Dirs) Remove(context.Context, string) error { return errNotLinux }
 
 // Expire says that this system is not supported.
-func (*Dirs) Expire(context.Context, time.Duration) ([]string, error) { return nil, errNotLinux }
+func (*Dirs) Expire(context.Context, time.Duration, func(string) bool) ([]string, error) {
+	return nil, errNotLinux
+}
 
 // List says that this system is not supported.
 func (*Dirs) List(context.Context) ([]User, error) { return nil, errNotLinux }

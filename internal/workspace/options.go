@@ -17,6 +17,9 @@ type Options struct {
 	UIDFirst, UIDCount int
 	// SlotUIDs is how many of them, the last ones, are kept for [Dirs.TakeSlotUID].
 	SlotUIDs int
+	// DiskQuota is the hard limit of each user's directory in bytes; 0 = none. It
+	// takes Root, and a file system of which [DetectQuota] says that it is hard.
+	DiskQuota int64
 	// Now is the clock; nil = time.Now.
 	Now func() time.Time
 	// Logger is told of repairs and of what could not be removed; nil = nobody.

@@ -35,9 +35,10 @@ func (d *Dirs) Remove(ctx context.Context, userID string) error {
 
 // Expire removes the directories that nobody has used for longer than
 // olderThan, and what earlier removals left; it returns the ids of the users
-// whose directories went. Nothing expires if olderThan is zero or less. One
-// directory's error does not keep the others.
-func (d *Dirs) Expire(ctx context.Context, olderThan time.Duration) ([]string, error) {
+// whose directories went. Nothing expires if olderThan is zero or less, nor what
+// is in use, nor the directory of a user of whom isAwaited tells that he is about
+// to use it; nil = nobody is. One directory's error does not keep the others.
+func (d *Dirs) Expire(ctx context.Context, olderThan time.Duration, isAwaited func(userID string) bool) ([]string, error) {
 	errs := d.retryLeftovers(ctx)
 	if olderThan <= 0 {
 		return nil, errors.Join(errs...)
@@ -53,7 +54,7 @@ func (d *Dirs) Expire(ctx context.Context, olderThan time.Duration) ([]string, e
 			errs = append(errs, context.Cause(ctx))
 			break
 		}
-		if user.InUse || !user.LastUsed.Before(before) {
+		if user.InUse || !user.LastUsed.Before(before) || (isAwaited != nil && isAwaited(user.UserID)) {
 			continue
 		}
 		trash, err := d.moveOut(ctx, DirName(user.UserID), &before)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,7 +62,7 @@ func TestOnlyDirectoriesUnusedForLongerExpire(t *testing.T) {
 
 	expire := func(ttl time.Duration, want ...string) {
 		t.Helper()
-		got, err := d.Expire(t.Context(), ttl)
+		got, err := d.Expire(t.Context(), ttl, nil)
 		must(t, err)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("after %s (-want +got):\n%s", ttl, diff)
@@ -87,7 +88,7 @@ func TestExpiryGoesOnPastABadDirectory(t *testing.T) {
 	makeUser(t, d, "good")
 	must(t, os.Remove(filepath.Join(bad.Path, "meta.json")))
 	c.advance(time.Hour)
-	got, err := d.Expire(t.Context(), time.Minute)
+	got, err := d.Expire(t.Context(), time.Minute, nil)
 	wantError(t, err, DirName("bad"))
 	if diff := cmp.Diff([]string{"good"}, got); diff != "" {
 		t.Error(diff)
@@ -305,7 +306,7 @@ func TestMountInsideIsReportedAndNothingInItIsTouched(t *testing.T) {
 	for _, mount := range mounts {
 		must(t, unix.Unmount(mount, unix.MNT_DETACH))
 	}
-	_, err = d.Expire(t.Context(), 0)
+	_, err = d.Expire(t.Context(), 0, nil)
 	must(t, err)
 	if got := names(t, filepath.Join(d.Path(), "tmp")); len(mounts) != 2 || got != nil {
 		t.Errorf("%d mounts; tmp/ still holds %q", len(mounts), got)
@@ -340,7 +341,7 @@ func TestRemovalThatIsCutShortIsFinishedLater(t *testing.T) {
 		_, err := d.Open(t.Context(), "bob")
 		wantError(t, err, "no uid is free")
 	}
-	_, err := d.Expire(t.Context(), 0)
+	_, err := d.Expire(t.Context(), 0, nil)
 	must(t, err)
 	isUnused(t, d)
 
@@ -349,4 +350,66 @@ func TestRemovalThatIsCutShortIsFinishedLater(t *testing.T) {
 	d = openDirs(t, opts)
 	isUnused(t, d)
 	fill()
+}
+
+func TestDirectoryOfAUserWhoIsAwaitedDoesNotExpire(t *testing.T) {
+	c := newClock()
+	opts := rootOptions(filepath.Join(t.TempDir(), "base"))
+	opts.Now = c.Now
+	d := openDirs(t, opts)
+	makeUser(t, d, "alice")
+	makeUser(t, d, "bob")
+	c.advance(time.Hour)
+	got, err := d.Expire(t.Context(), time.Minute, func(userID string) bool { return userID == "alice" })
+	must(t, err)
+	if diff := cmp.Diff([]string{"bob"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestArrivalDuringExpiryGetsAWholeDirectory: whoever opens while others are
+// removed has either the old directory or a new one, and keeps it.
+func TestArrivalDuringExpiryGetsAWholeDirectory(t *testing.T) {
+	c := newClock()
+	opts := rootOptions(filepath.Join(t.TempDir(), "base"))
+	opts.Now = c.Now
+	d := openDirs(t, opts)
+	done := make(chan struct{})
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				c.advance(time.Hour)
+				if _, err := d.Expire(t.Context(), time.Minute, nil); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	fresh := 0
+	for range 300 {
+		dir, err := d.Open(t.Context(), "alice")
+		must(t, err)
+		mark := filepath.Join(dir.Path, "workspace", "a", "b", "mark")
+		if !exists(mark) {
+			fresh++
+			if got := names(t, filepath.Join(dir.Path, "workspace")); got != nil {
+				t.Errorf("a half-removed directory: %q", got)
+			}
+			must(t, os.MkdirAll(filepath.Dir(mark), 0o755))
+			must(t, os.WriteFile(mark, nil, 0o600))
+		}
+		if diff := cmp.Diff([]string{"home", "meta.json", "workspace"}, names(t, dir.Path)); diff != "" || !exists(mark) {
+			t.Errorf("while it is open it is taken apart: %s", diff)
+		}
+		must(t, dir.Close())
+	}
+	close(done)
+	group.Wait()
+	if fresh < 2 {
+		t.Errorf("in 300 rounds the directory expired %d times: nothing was shown", fresh-1)
+	}
 }

@@ -28,7 +28,8 @@ var errMoved = errors.New("directories were moved while they were counted")
 // DiskUsage returns the bytes on disk of the user's workspace and home: blocks
 // as they are allocated, a file with several names once, nothing of other mounts
 // inside. The tree may be in use meanwhile; what changes under the walk counts or
-// does not. Errors: CodeNotFound where the user has no directory.
+// does not. Where a hard quota is set, it is what the kernel counts, and costs no
+// walk. Errors: CodeNotFound where the user has no directory.
 //
 // As long as it walks through a directory that its owner has forbidden itself to
 // enter, that is allowed, so that no mode hides what is there.
@@ -37,6 +38,11 @@ func (d *Dirs) DiskUsage(ctx context.Context, userID string) (int64, error) {
 		return 0, err
 	}
 	name := DirName(userID)
+	if d.opts.DiskQuota > 0 {
+		if bytes, ok, err := d.projectUsage(name); ok || err != nil {
+			return bytes, err
+		}
+	}
 	fd, err := openDirAt(d.users, name)
 	if errors.Is(err, unix.ENOENT) {
 		return 0, protocol.Errorf(protocol.CodeNotFound, "the user has no directory")
@@ -69,6 +75,8 @@ type walk struct {
 	stack []frame
 	stop  error // why the walk only goes back up
 	buf   []byte
+	// visit is called for each entry with its mode, before it is entered; nil = nothing.
+	visit func(dir int, name string, mode uint32) error
 }
 
 // frame is a directory that the walk is in or under.
@@ -144,6 +152,11 @@ func (w *walk) read(ctx context.Context) (isDeeper bool, err error) {
 				continue // a mount inside
 			}
 			w.count(&st)
+			if w.visit != nil {
+				if err := w.visit(f.fd, e.name, st.Mode); err != nil {
+					return false, fmt.Errorf("%q: %w", e.name, err)
+				}
+			}
 			if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 				continue
 			}
