@@ -42,8 +42,11 @@ test-rootless: test-programs tools ## the kernel tests as an ordinary user
 	scripts/rootless.sh
 
 .PHONY: test-qemu
-test-qemu: ## the cgroup tests on a kernel with a whole cgroup v2, emulated: minutes, and a download
+test-qemu: ## cgroups and disk quotas on a kernel that has them whole, emulated: minutes and a download
 	scripts/qemu-cgroup2.sh
+	scripts/qemu-quota.sh
+	scripts/qemu-cgroup2.sh
+	scripts/qemu-quota.sh
 
 .PHONY: fmt
 fmt: lint-tool ## format the tree

@@ -160,6 +160,11 @@ func (o *Orchestrator) work(ctx context.Context, g *goingRun, r *recorder, run p
 	}
 	defer lease.Release()
 	r.lostToMemory = lease.LostToMemory
+	ctx, disk, err := o.disk.begin(ctx, req.UserID)
+	if err != nil {
+		return err
+	}
+	defer disk.end()
 	timeout := o.timeout(req.Config.TimeoutSeconds)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout,
 		protocol.Errorf(protocol.CodeRunTimeout, "the run took longer than %s", timeout))
@@ -170,7 +175,14 @@ func (o *Orchestrator) work(ctx context.Context, g *goingRun, r *recorder, run p
 		Attachments: req.Attachments,
 		SessionID:   req.SessionID,
 		Config:      req.Config,
-	}, func(ev protocol.EventParams) error { return r.take(ctx, ev) })
+	}, func(ev protocol.EventParams) error {
+		if ev.Type == protocol.EventRunFinished {
+			if err := disk.settle(ctx); err != nil {
+				return err
+			}
+		}
+		return r.take(ctx, ev)
+	})
 	return err
 }
 

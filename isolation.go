@@ -8,6 +8,7 @@ import (
 
 	"carrel/internal/cgroup"
 	"carrel/internal/jail"
+	"carrel/internal/workspace"
 	"carrel/protocol"
 )
 
@@ -25,14 +26,7 @@ func Isolation(ctx context.Context, cfg Config) protocol.IsolationReport {
 func (c *Config) outsideLayers() []protocol.Layer {
 	return []protocol.Layer{
 		c.cgroupLayer(cgroup.Detect()),
-		{
-			Name:     jail.LayerQuota,
-			State:    protocol.LayerMissing,
-			Detail:   "not used by this version",
-			Meaning:  "a user can fill the file system of SANDBOX_BASE_DIR; one file is bounded by RLIMIT_FSIZE",
-			Fix:      "put SANDBOX_BASE_DIR on a file system of its own",
-			Required: slices.Contains(c.Require, jail.LayerQuota),
-		},
+		c.quotaLayer(workspace.DetectQuota(c.BaseDir)),
 	}
 }
 
@@ -63,6 +57,11 @@ func CheckIsolation(r protocol.IsolationReport) error {
 			"SANDBOX_ISOLATION=strict asks for more than this host gives: %s; see carrel doctor", unmet)
 	}
 	return nil
+}
+
+// holds reports whether a layer holds in full.
+func holds(r protocol.IsolationReport, layer string) bool {
+	return slices.ContainsFunc(r.Layers, func(l protocol.Layer) bool { return l.Name == layer && l.State == protocol.LayerOK })
 }
 
 const isolationStrict = "strict"

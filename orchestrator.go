@@ -25,8 +25,9 @@ import (
 // Orchestrator takes users' messages, has each worked on in that user's own
 // sandbox, and keeps what happened. It is safe for concurrent use.
 //
-// It has one goroutine for the pool and one for each going run. Shutdown ends
-// them all and waits.
+// It has one goroutine for the pool, one that removes expired directories, one for
+// each going run and, where the disk quota is soft, one for each user with runs.
+// Shutdown ends them all and waits.
 type Orchestrator struct {
 	cfg       Config
 	log       *slog.Logger
@@ -35,6 +36,7 @@ type Orchestrator struct {
 	isolation protocol.IsolationReport
 
 	dirs    *workspace.Dirs
+	disk    *diskWatch      // nil where the file system holds users to their quota
 	cgroups *cgroup.Cgroups // nil where the host gives none
 	store   *store.Store
 	engine  *local.Engine
@@ -43,10 +45,10 @@ type Orchestrator struct {
 	approvals *approvals
 
 	// root is the context of everything that outlives a caller's: runs and pool.
-	root   context.Context
-	stop   context.CancelCauseFunc
-	poolWG sync.WaitGroup
-	runsWG sync.WaitGroup
+	root    context.Context
+	stop    context.CancelCauseFunc
+	partsWG sync.WaitGroup // the pool, expiry
+	runsWG  sync.WaitGroup
 
 	mu      sync.Mutex
 	closing bool
@@ -99,14 +101,7 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 	if err := CheckIsolation(o.isolation); err != nil {
 		return err
 	}
-	if o.dirs, err = workspace.Open(ctx, workspace.Options{
-		BaseDir:  o.cfg.BaseDir,
-		Root:     os.Geteuid() == 0,
-		UIDFirst: int(o.cfg.UIDRange.First),
-		UIDCount: int(o.cfg.UIDRange.Count),
-		SlotUIDs: o.cfg.slotUIDs(),
-		Logger:   o.log,
-	}); err != nil {
+	if err := o.openDirs(ctx); err != nil {
 		return err
 	}
 	if o.store, err = store.Open(ctx, store.Options{URL: o.cfg.DatabaseURL, Logger: o.log}); err != nil {
@@ -129,6 +124,32 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 		Logger:  o.log,
 	})
 	o.startPool()
+	e := expiry{dirs: o.dirs, ttl: o.cfg.FileTTL, isAwaited: o.pool.InUse, log: o.log}
+	o.partsWG.Go(func() { e.run(o.root) })
+	return nil
+}
+
+func (o *Orchestrator) openDirs(ctx context.Context) (err error) {
+	options := workspace.Options{
+		BaseDir:  o.cfg.BaseDir,
+		Root:     os.Geteuid() == 0,
+		UIDFirst: int(o.cfg.UIDRange.First),
+		UIDCount: int(o.cfg.UIDRange.Count),
+		SlotUIDs: o.cfg.slotUIDs(),
+		Logger:   o.log,
+	}
+	// What the report promises is what is done: a hard quota that cannot be set
+	// refuses users, it does not become a soft one.
+	isHard := holds(o.isolation, jail.LayerQuota)
+	if isHard {
+		options.DiskQuota = int64(o.cfg.DiskQuota)
+	}
+	if o.dirs, err = workspace.Open(ctx, options); err != nil {
+		return err
+	}
+	if !isHard {
+		o.disk = newDiskWatch(o.root, int64(o.cfg.DiskQuota), o.dirs.DiskUsage, o.log) //nolint:contextcheck // it outlives New
+	}
 	return nil
 }
 
@@ -159,7 +180,7 @@ func (o *Orchestrator) startPool() {
 		ApprovalTimeout: o.cfg.ApprovalTimeout,
 		Logger:          o.log,
 	})
-	o.poolWG.Go(func() {
+	o.partsWG.Go(func() {
 		if err := o.pool.Run(o.root); err != nil {
 			o.log.ErrorContext(o.root, "pool ended", "error", err)
 		}
@@ -247,7 +268,8 @@ func (o *Orchestrator) close() error {
 		errs = append(errs, o.pool.Shutdown(o.root))
 	}
 	o.stop(nil)
-	o.poolWG.Wait()
+	o.partsWG.Wait()
+	o.disk.wait()
 	if o.engine != nil {
 		o.engine.Close()
 	}

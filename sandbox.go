@@ -34,6 +34,11 @@ func (o *Orchestrator) Exec(ctx context.Context, userID string, req protocol.Exe
 		return protocol.ExecResult{}, err
 	}
 	defer lease.Release()
+	ctx, disk, err := o.disk.begin(ctx, userID)
+	if err != nil {
+		return protocol.ExecResult{}, err
+	}
+	defer disk.end()
 	timeout := o.timeout(req.TimeoutSeconds)
 	ctx, stop := context.WithTimeoutCause(ctx, timeout,
 		protocol.Errorf(protocol.CodeRunTimeout, "the command took longer than %s", timeout))
@@ -44,6 +49,9 @@ func (o *Orchestrator) Exec(ctx context.Context, userID string, req protocol.Exe
 		output = func(p protocol.ExecOutputParams) error { return sink(p.Type, protocol.ExecOutput{Text: p.Text}) }
 	}
 	result, err := lease.Exec(ctx, params, output)
+	if err == nil {
+		err = disk.settle(ctx)
+	}
 	result.OOMKill = result.ExitCode == exitKilled && lease.LostToMemory()
 	return result, err
 }
@@ -89,7 +97,11 @@ func (o *Orchestrator) RetireSandbox(ctx context.Context, userID string, purge b
 	if !purge {
 		return nil
 	}
-	return o.dirs.Remove(ctx, userID)
+	if err := o.dirs.Remove(ctx, userID); err != nil {
+		return err
+	}
+	o.disk.forget(userID)
+	return nil
 }
 
 // System describes the daemon.

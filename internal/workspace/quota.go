@@ -15,8 +15,8 @@ type Quota struct {
 func softQuota(why, fix string) Quota {
 	return Quota{
 		Detail: "soft: " + why,
-		Meaning: "usage is counted while runs go: one that writes past SANDBOX_DISK_QUOTA is stopped, " +
-			"but only some time after; files that are deleted and still open are not seen",
+		Meaning: "usage is only counted while runs go: one that writes past SANDBOX_DISK_QUOTA is stopped some time after; " +
+			"files that are deleted and still open are not seen",
 		Fix: fix,
 	}
 }

@@ -56,8 +56,11 @@ func DetectQuota(baseDir string) Quota {
 	default:
 		return softQuota(fmt.Sprintf("the file system (type %#x) has no project quota", st.Type), softFix)
 	}
-	if isEnforced, err := projectQuotaState(fd); err != nil {
-		return softQuota(fmt.Sprintf("project quota is not in force on this %s: %v", name, err), softFix)
+	// ENOSYS is the answer both of a kernel without quotas and of a mount without.
+	if isEnforced, err := projectQuotaState(fd); errors.Is(err, unix.ENOSYS) {
+		return softQuota("no project quota is in force on this "+name, softFix)
+	} else if err != nil {
+		return softQuota(fmt.Sprintf("this %s does not tell of its quota: %v", name, err), softFix)
 	} else if !isEnforced {
 		return softQuota("project quota is counted but not enforced on this "+name, softFix)
 	}
