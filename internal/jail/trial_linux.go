@@ -28,6 +28,7 @@ type Trial struct {
 	Steps []StepTime // of the whole start
 
 	dir     string
+	lock    *os.File // on dir, while the trial lasts
 	spawner *Spawner
 	// diskUID owns the directories, hostUID is what the sandbox runs as.
 	diskUID, hostUID int
@@ -64,7 +65,7 @@ func (t *Trial) start(ctx context.Context, o TrialOptions) (err error) {
 	if o.Warm && os.Geteuid() == 0 {
 		t.hostUID = trialSlotUID
 	}
-	if t.dir, err = os.MkdirTemp("", "carrel-trial-"); err != nil {
+	if t.dir, t.lock, err = makeTrialDir(os.TempDir()); err != nil {
 		return err
 	}
 	binding := Binding{UserID: o.UserID, Env: o.Env}
@@ -141,6 +142,7 @@ func (t *Trial) Close() error {
 	if t.dir == "" {
 		return nil
 	}
+	defer func() { _ = t.lock.Close() }()
 	// Everything that could put something there is dead: no race is possible,
 	// and RemoveAll follows no links.
 	if err := os.RemoveAll(t.dir); err != nil {
