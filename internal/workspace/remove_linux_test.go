@@ -374,42 +374,53 @@ func TestArrivalDuringExpiryGetsAWholeDirectory(t *testing.T) {
 	opts := rootOptions(filepath.Join(t.TempDir(), "base"))
 	opts.Now = c.Now
 	d := openDirs(t, opts)
-	done := make(chan struct{})
-	var group sync.WaitGroup
-	group.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			default:
-				c.advance(time.Hour)
-				if _, err := d.Expire(t.Context(), time.Minute, nil); err != nil {
-					t.Error(err)
-				}
-			}
-		}
-	})
-	fresh := 0
-	for range 300 {
+	arrive := func() (isFresh bool) {
 		dir, err := d.Open(t.Context(), "alice")
-		must(t, err)
-		mark := filepath.Join(dir.Path, "workspace", "a", "b", "mark")
-		if !exists(mark) {
-			fresh++
+		if err != nil {
+			t.Error(err)
+			return false
+		}
+		mark := filepath.Join(dir.Path, "workspace", "mark")
+		if isFresh = !exists(mark); isFresh {
 			if got := names(t, filepath.Join(dir.Path, "workspace")); got != nil {
 				t.Errorf("a half-removed directory: %q", got)
 			}
-			must(t, os.MkdirAll(filepath.Dir(mark), 0o755))
-			must(t, os.WriteFile(mark, nil, 0o600))
+			deep := filepath.Join(dir.Path, "workspace", "a", "b", "c", "d")
+			if err := errors.Join(os.MkdirAll(deep, 0o700), os.WriteFile(mark, nil, 0o600)); err != nil {
+				t.Error(err)
+			}
 		}
 		if diff := cmp.Diff([]string{"home", "meta.json", "workspace"}, names(t, dir.Path)); diff != "" || !exists(mark) {
 			t.Errorf("while it is open it is taken apart: %s", diff)
 		}
-		must(t, dir.Close())
+		if err := dir.Close(); err != nil {
+			t.Error(err)
+		}
+		return isFresh
 	}
-	close(done)
-	group.Wait()
-	if fresh < 2 {
-		t.Errorf("in 300 rounds the directory expired %d times: nothing was shown", fresh-1)
+	expire := func(meanwhile func()) {
+		c.advance(time.Hour)
+		var group sync.WaitGroup
+		_, err := d.Expire(t.Context(), time.Minute, func(string) bool {
+			group.Go(meanwhile)
+			return false
+		})
+		must(t, err)
+		group.Wait()
+	}
+	arrive()
+	for range 30 { // at the same time: either may be faster
+		expire(func() { arrive() })
+	}
+	isFresh := false
+	path := filepath.Join(d.Path(), "users", DirName("alice"))
+	expire(func() { // as soon as it has left its place, and is still being removed
+		for exists(path) {
+			runtime.Gosched()
+		}
+		isFresh = arrive()
+	})
+	if !isFresh {
+		t.Error("the old directory was there after it had left")
 	}
 }
