@@ -45,8 +45,6 @@ test-rootless: test-programs tools ## the kernel tests as an ordinary user
 test-qemu: ## cgroups and disk quotas on a kernel that has them whole, emulated: minutes and a download
 	scripts/qemu-cgroup2.sh
 	scripts/qemu-quota.sh
-	scripts/qemu-cgroup2.sh
-	scripts/qemu-quota.sh
 
 .PHONY: fmt
 fmt: lint-tool ## format the tree
