@@ -81,9 +81,7 @@ func (c *Config) workerEnv(userID string) []string {
 // warmWorkers is how many warm workers can be kept on the host of this report: as
 // root they take mounts that translate owners.
 func (c *Config) warmWorkers(r protocol.IsolationReport) int {
-	if r.Root && !slices.ContainsFunc(r.Layers, func(l protocol.Layer) bool {
-		return l.Name == jail.LayerIDMap && l.State == protocol.LayerOK
-	}) {
+	if r.Root && !holds(r, jail.LayerIDMap) {
 		return 0
 	}
 	return c.WarmWorkers
