@@ -52,12 +52,20 @@ func CheckIsolation(r protocol.IsolationReport) error {
 	if unmet := jail.Vital(r); unmet != "" {
 		return protocol.Errorf(protocol.CodeIsolationUnavailable, "no sandbox can be made on this host: %s", unmet)
 	}
-	if unmet := jail.Unmet(r); unmet != "" && r.Mode == isolationStrict {
-		return protocol.Errorf(protocol.CodeIsolationUnavailable,
-			"SANDBOX_ISOLATION=strict asks for more than this host gives: %s; see carrel doctor", unmet)
+	asks := "SANDBOX_ISOLATION=strict"
+	if r.Mode != isolationStrict {
+		// Degraded does without what nobody asked for by name.
+		asks = "SANDBOX_REQUIRE"
+		r.Layers = slices.DeleteFunc(slices.Clone(r.Layers), func(l protocol.Layer) bool { return !slices.Contains(optional, l.Name) })
+	}
+	if unmet := jail.Unmet(r); unmet != "" {
+		return protocol.Errorf(protocol.CodeIsolationUnavailable, "%s asks for more than this host gives: %s; see carrel doctor", asks, unmet)
 	}
 	return nil
 }
+
+// optional are the layers that are required only by SANDBOX_REQUIRE.
+var optional = []string{jail.LayerCgroup, jail.LayerQuota}
 
 // holds reports whether a layer holds in full.
 func holds(r protocol.IsolationReport, layer string) bool {

@@ -26,3 +26,29 @@ func TestWarmWorkersAsRootTakeMappedMounts(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsRequiredByNameIsRequiredInEitherMode(t *testing.T) {
+	layer := func(name string, required bool) protocol.Layer {
+		return protocol.Layer{Name: name, State: protocol.LayerDegraded, Detail: "less", Required: required}
+	}
+	for name, c := range map[string]struct {
+		mode   string
+		layer  protocol.Layer
+		passes bool
+	}{
+		"strict, a layer of every sandbox":   {"strict", layer(jail.LayerLandlock, true), false},
+		"degraded, a layer of every sandbox": {"degraded", layer(jail.LayerLandlock, true), true},
+		"strict, not required":               {"strict", layer(jail.LayerCgroup, false), true},
+		"strict, required by name":           {"strict", layer(jail.LayerCgroup, true), false},
+		"degraded, required by name":         {"degraded", layer(jail.LayerQuota, true), false},
+		"degraded, not required":             {"degraded", layer(jail.LayerQuota, false), true},
+	} {
+		r := protocol.IsolationReport{Mode: c.mode, Layers: []protocol.Layer{c.layer}}
+		if err := CheckIsolation(r); (err == nil) != c.passes {
+			t.Errorf("%s: %v", name, err)
+		}
+		if len(r.Layers) != 1 {
+			t.Errorf("%s: the report has changed", name)
+		}
+	}
+}
