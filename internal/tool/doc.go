@@ -13,7 +13,10 @@
 //	  │                                    │ kills what it left behind, reaps it
 //	  │◀──────────────────────── outcome ──│
 //
-// It is a child subreaper, so every orphan of its commands is its own child: once
+// The first host is on its way before the first command comes. A worker without a
+// command for a while lets its hosts go; the next command then starts one.
+//
+// A host is a child subreaper, so every orphan of its commands is its own child: once
 // it has killed all it may signal and has no child left, nothing of the run lives.
 // A command may kill or stop its tool host, being in the same domain. The run
 // then fails; the worker kills the orphans, which have become its own children,

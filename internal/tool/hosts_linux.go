@@ -20,20 +20,32 @@ import (
 // whose runs come one after the other; the second one covers two at a time.
 const idleHosts = 2
 
+// restAfter is how long the hosts of a worker without a command are kept. One costs
+// about 1.5 MiB in all for as long as it is there (internal/ordeal measures it), and
+// some 15 ms to start again; the pauses between the commands of a run are shorter,
+// most of them.
+const restAfter = 5 * time.Second
+
 // Hosts is the worker's set of tool hosts. All methods are safe for concurrent
-// use. A goroutine started by Warm ends with the start it makes.
+// use. A goroutine started by Warm ends with the start it makes; the timer of its
+// rest with the process.
 type Hosts struct {
 	reaper  *reap.Reaper
 	limits  jail.Limits
 	missing []string
 
-	mu   sync.Mutex
-	idle []*Host
+	mu      sync.Mutex
+	idle    []*Host
+	warming chan struct{} // closed when the start that Warm makes is over; nil = none is
+	busy    int           // commands, and the start that Warm makes
+	resting *time.Timer   // runs while busy is 0
 }
 
 // NewHosts makes an empty set. The reaper is the worker's own.
 func NewHosts(r *reap.Reaper, l jail.Limits, missing []string) *Hosts {
-	return &Hosts{reaper: r, limits: l, missing: missing}
+	h := &Hosts{reaper: r, limits: l, missing: missing}
+	h.resting = time.AfterFunc(restAfter, h.rest)
+	return h
 }
 
 // Host is one tool host, used by one goroutine.
@@ -47,14 +59,68 @@ type Host struct {
 // Warm starts a host ahead of need and returns at once. A failure is not told
 // here: the command that needs a host meets it again.
 func (h *Hosts) Warm(ctx context.Context) {
+	warm := make(chan struct{})
+	h.mu.Lock()
+	h.warming = warm
+	h.mu.Unlock()
+	h.wake()
 	go func() {
+		defer h.settle()
+		defer close(warm)
 		if host, err := h.start(ctx); err == nil {
 			h.put(host)
 		}
 	}()
 }
 
+// wake and settle stand around whatever uses hosts.
+func (h *Hosts) wake() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.busy++
+	h.resting.Stop()
+}
+
+func (h *Hosts) settle() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.busy--
+	if h.busy == 0 {
+		h.resting.Reset(restAfter)
+	}
+}
+
+// rest lets the idle hosts go: a worker may be idle for minutes, and there may be a
+// thousand. Its own memory it keeps: debug.FreeOSMemory was tried, and the
+// collection it forces leaves more behind than it gives back.
+func (h *Hosts) rest() {
+	h.mu.Lock()
+	if h.busy > 0 { // a command came at the same moment
+		h.mu.Unlock()
+		return
+	}
+	idle := h.idle
+	h.idle = nil
+	h.mu.Unlock()
+	for _, host := range idle {
+		host.end()
+	}
+}
+
 func (h *Hosts) take(ctx context.Context) (*Host, error) {
+	// The first command often comes while its host is on the way: a second one
+	// beside it would make both late, and stay for as long as the worker.
+	h.mu.Lock()
+	warm := h.warming
+	h.warming = nil // the next to come needs one of his own
+	h.mu.Unlock()
+	if warm != nil {
+		select {
+		case <-warm:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 	for host := h.takeIdle(); host != nil; host = h.takeIdle() {
 		select {
 		case <-host.exit: // killed while it was idle, by the kernel for its memory say

@@ -58,6 +58,8 @@ type Exit struct {
 // started are gone. When ctx ends, the command gets SIGTERM, then its whole tree
 // SIGKILL, and the error is ctx's cause. Other errors are *protocol.Error.
 func (h *Hosts) Run(ctx context.Context, c Command) (Exit, error) {
+	h.wake()
+	defer h.settle()
 	host, err := h.take(ctx)
 	if err != nil {
 		return Exit{}, protocol.Errorf(protocol.CodeAgentError, "%w", err)
