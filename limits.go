@@ -36,6 +36,10 @@ func (o *Orchestrator) jailLimits() jail.Limits {
 	l := jail.DefaultLimits()
 	l.PIDs = uint64(o.cfg.PIDsLimit)
 	l.FileBytes = uint64(o.cfg.DiskQuota)
+	// What lies in /tmp and /dev/shm is memory of the sandbox that no kill of a
+	// process frees. Were there room in them for all of it, filling them would end
+	// the worker; so the command that does gets "no space left" first.
+	l.TmpBytes = min(l.TmpBytes, uint64(o.cfg.MemoryLimit)/4)
 	if o.cgroups == nil || !o.cgroups.Support().Has(cgroup.Memory) {
 		l.DataBytes = uint64(o.cfg.MemoryLimit) // at least each process
 	}
