@@ -3,6 +3,7 @@
 //
 //	attacker row ID…         in this process: inside the tool tier
 //	attacker control ID…     outside, each in a process of its own
+//	attacker exhaust WHAT    in this process: all there is of one thing
 //	attacker spawner | init  in carrel-worker's place: the worker tier; the ids are
 //	                         in the environment that it is bound with
 package main
@@ -48,6 +49,11 @@ func run(args []string) error {
 	case attack.ModeWhoAmI:
 		_, err := fmt.Fprintln(os.Stdout, os.Geteuid())
 		return err
+	case attack.ModeExhaust:
+		if len(args) != 2 {
+			return errors.New("usage: attacker exhaust threads|memory|descriptors")
+		}
+		return attack.Exhaust(args[1])
 	case jail.ModeSpawner:
 		return jail.ServeSpawner(os.NewFile(3, "line"))
 	case jail.ModeNamespace:
