@@ -1,213 +1,52 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"carrel/client"
+	"carrel/internal/ordeal"
 	"carrel/protocol"
 )
 
 // canary is a secret of the daemon's: it must be found nowhere else.
-const canary = "canary-5f1d0c"
+const canary = ordeal.Canary
 
-// patience bounds every wait for something that must happen.
-const patience = 30 * time.Second
+func program(t *testing.T) string { return ordeal.Program(t, "carrel") }
 
-// programs finds the two programs under test, built without cgo: the gate's, or
-// ones that are built now.
-var programs = sync.OnceValues(func() (string, error) {
-	if worker := os.Getenv("SANDBOX_WORKER_PATH"); worker != "" {
-		return filepath.Dir(worker), nil
-	}
-	dir, err := os.MkdirTemp("", "carrel-e2e-")
-	if err != nil {
-		return "", err
-	}
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", "carrel/cmd/carrel", "carrel/cmd/carrel-worker")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build: %w\n%s", err, out)
-	}
-	return dir, os.Chmod(dir, 0o755)
-})
-
-func program(t *testing.T) string {
-	t.Helper()
-	dir, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(dir, "carrel")
-}
-
-// environment is a daemon's: with a secret, and nothing of the test's own.
 func environment(baseDir string, more ...string) []string {
-	env := []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "PLANTED_SECRET=" + canary, "DATABASE_PASSWORD=" + canary,
-		"CARREL_LISTEN=127.0.0.1:0", "SANDBOX_BASE_DIR=" + baseDir,
-	}
-	if isolation := os.Getenv("SANDBOX_ISOLATION"); isolation != "" { // an old kernel's, scripts/qemu-cgroup2.sh
-		env = append(env, "SANDBOX_ISOLATION="+isolation)
-	}
-	return append(env, more...)
+	return ordeal.Environment(baseDir, more...)
 }
 
-// daemon is a running `carrel serve`.
+// daemon is a running `carrel serve`, with the short words of these tests.
 type daemon struct {
+	*ordeal.Daemon
+
 	t      *testing.T
 	cmd    *exec.Cmd
 	url    string
 	client *client.Client
-	log    *lockedBuffer
+	log    *ordeal.Log
 }
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-var announced = regexp.MustCompile(`listens on (http://\S+)`)
 
 func serve(t *testing.T, baseDir string, more ...string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, log: &lockedBuffer{}}
-	d.cmd = exec.Command(program(t), "serve") //nolint:noctx // ended by stop or the test's cleanup
-	d.cmd.Env = environment(baseDir, more...)
-	d.cmd.Stderr = d.log
-	stdout, err := d.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = d.cmd.Process.Kill()
-		_ = d.cmd.Wait()
-		if t.Failed() {
-			t.Logf("log of the daemon:\n%s", d.log)
-		}
-	})
-	lines := bufio.NewScanner(stdout)
-	for lines.Scan() {
-		if m := announced.FindStringSubmatch(lines.Text()); m != nil {
-			d.url = m[1]
-			break
-		}
-	}
-	if d.url == "" {
-		t.Fatalf("the daemon did not say where it listens:\n%s", d.log)
-	}
-	go func() { _, _ = io.Copy(io.Discard, stdout) }()
-	if d.client, err = client.New(d.url, client.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.client.Close)
-	return d
+	d := ordeal.Serve(t, baseDir, more...)
+	return &daemon{Daemon: d, t: t, cmd: d.Cmd, url: d.URL, client: d.Client, log: d.Log}
 }
 
-// stop ends the daemon as an operator does, and reports how it went.
 func (d *daemon) stop() {
 	d.t.Helper()
-	tree := d.tree()
-	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		d.t.Fatal(err)
-	}
-	if err := d.cmd.Wait(); err != nil {
-		d.t.Errorf("the daemon ended with %v", err)
-	}
-	gone(d.t, tree)
+	d.Stop()
 }
 
-// tree is every process that the daemon has started, by its children.
-func (d *daemon) tree() []int {
-	d.t.Helper()
-	var pids []int
-	for next := []int{d.cmd.Process.Pid}; len(next) > 0; {
-		children := childrenOf(d.t, next[0])
-		pids = append(pids, children...)
-		next = append(next[1:], children...)
-	}
-	return pids
-}
-
-func childrenOf(t *testing.T, pid int) []int {
-	t.Helper()
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var pids []int
-	for _, task := range tasks {
-		b, _ := os.ReadFile(task) // a thread may just have ended
-		for field := range strings.FieldsSeq(string(b)) {
-			child, err := strconv.Atoi(field)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pids = append(pids, child)
-		}
-	}
-	return pids
-}
-
-// gone waits until none of the processes is left.
-func gone(t *testing.T, pids []int) {
-	t.Helper()
-	eventually(t, fmt.Sprintf("the processes %v are gone", pids), func() bool {
-		for _, pid := range pids {
-			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-			if err == nil && !strings.Contains(string(stat), ") Z ") {
-				return false
-			}
-		}
-		return true
-	})
-}
-
-func eventually(t *testing.T, claim string, holds func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("it did not come true that %s", claim)
-		case <-tick.C:
-		}
-	}
-}
+func (d *daemon) tree() []int { return d.Tree() }
 
 // script runs a message of a user and returns its result.
 func (d *daemon) script(user, message string) protocol.Result {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"carrel/internal/jail"
+	"carrel/internal/ordeal"
 	"carrel/internal/workspace"
 	"carrel/protocol"
 )
@@ -130,7 +131,7 @@ func TestDirectoryUnusedForLongerThanItsTimeIsRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	d = serve(t, base, "SANDBOX_FILE_TTL=1h")
-	eventually(t, "ana's directory is gone", func() bool {
+	ordeal.Eventually(t, "ana's directory is gone", func() bool {
 		_, err := os.Stat(filepath.Join(users, workspace.DirName("ana")))
 		return os.IsNotExist(err)
 	})

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"carrel/client"
+	"carrel/internal/ordeal"
 	"carrel/protocol"
 )
 
@@ -120,7 +121,7 @@ func TestKilledDaemonLeavesNoProcessAndItsRunsAreInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = d.cmd.Wait()
-	gone(t, tree)
+	ordeal.AwaitGone(t, tree)
 
 	d = serve(t, base)
 	if e := d.ending(run.RunID); e.Code != protocol.CodeInterrupted {

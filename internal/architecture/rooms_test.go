@@ -169,6 +169,12 @@ var rooms = []room{
 	},
 
 	// What holds the rest.
+	{
+		path:    "internal/ordeal",
+		rooms:   []string{"client", "internal/cgroup"},
+		foreign: []string{"golang.org/x/sys/unix"},
+		why:     "drives the built programs from outside: it knows the API and the machine, and none of our insides",
+	},
 	{path: "internal/architecture", why: "this test"},
 	{path: "tools/testcount", why: "the gate's counter builds before anything else does"},
 }
