@@ -41,6 +41,25 @@ test: ## the gate: install what is missing, format, vet, lint, architecture, eve
 test-rootless: test-programs tools ## the kernel tests as an ordinary user
 	scripts/rootless.sh
 
+# The long forms of internal/ordeal's tests; the gate has the short ones.
+ordeal = go test -count=1 -v -timeout 3h ./internal/ordeal -run
+
+.PHONY: test-crash
+test-crash: test-programs ## RUNS (1000) runs while everything is killed at random; SEED repeats one
+	CARREL_TEST_RUNS='$(or $(RUNS),1000)' CARREL_TEST_SEED='$(SEED)' $(ordeal) TestKills
+
+.PHONY: test-load
+test-load: test-programs ## 200 users through 10 workers for SECONDS (300): no error, nothing grows
+	CARREL_TEST_LOAD='$(or $(SECONDS),300)' $(ordeal) TestManyUsers
+
+.PHONY: test-idle
+test-idle: test-programs ## SANDBOXES (1000) idle at once: what each costs, and one more
+	CARREL_TEST_SANDBOXES='$(or $(SANDBOXES),1000)' $(ordeal) TestIdle
+
+.PHONY: test-bombs
+test-bombs: test-programs ## bombs, with 1 GB in a line; the neighbour at most twice as slow (on a machine that does nothing else)
+	CARREL_TEST_LINE=1073741824 CARREL_TEST_NEIGHBOUR=2 $(ordeal) TestBombs
+
 .PHONY: test-qemu
 test-qemu: ## cgroups and disk quotas on a kernel that has them whole, emulated: minutes and a download
 	scripts/qemu-cgroup2.sh
