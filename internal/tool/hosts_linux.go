@@ -162,10 +162,9 @@ func (h *Hosts) start(ctx context.Context) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start tool host: %w", err)
 	}
-	defer func() { _ = theirs.Close() }()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start tool host: %w", err), conn.Close())
+		return nil, errors.Join(fmt.Errorf("start tool host: %w", err), theirs.Close(), conn.Close())
 	}
 	defer func() { _ = null.Close() }()
 	attr := &syscall.ProcAttr{
@@ -175,7 +174,12 @@ func (h *Hosts) start(ctx context.Context) (*Host, error) {
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}
 	host := &Host{hosts: h, conn: conn}
-	if host.pid, host.exit, err = h.reaper.Start(jail.WorkerPath, []string{"carrel-worker", ModeHost}, attr); err != nil {
+	host.pid, host.exit, err = h.reaper.Start(jail.WorkerPath, []string{"carrel-worker", ModeHost}, attr)
+	// Before the greeting: as long as its end is open here too, the line of a host
+	// that dies before it answers has no end, and the command waits until its time
+	// is up.
+	_ = theirs.Close()
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start tool host: %w", err), conn.Close())
 	}
 	if err := host.greet(ctx); err != nil {
