@@ -78,6 +78,10 @@ var rooms = []room{
 		why:   "one agent; the others do not know it",
 	},
 	{
+		path: "internal/door",
+		why:  "the jailed half's side of the line to the broker: it knows the line, and no key",
+	},
+	{
 		path: "internal/worker",
 		rooms: []string{
 			"internal/agent", "internal/agent/shell", "internal/fdpass", "internal/jail", "internal/jsonrpc",
