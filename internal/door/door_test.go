@@ -53,7 +53,7 @@ func open(t *testing.T, handler http.HandlerFunc, most int) (*door.Door, *http.S
 	}
 	l := &once{conn: make(chan net.Conn, 1), stop: make(chan struct{})}
 	l.conn <- conn
-	server := &http.Server{Handler: handler, Protocols: new(http.Protocols), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: most}} //nolint:gosec // its one client is this test
+	server := &http.Server{Handler: handler, Protocols: new(http.Protocols), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: most}}
 	server.Protocols.SetUnencryptedHTTP2(true)
 	var served sync.WaitGroup
 	served.Go(func() { _ = server.Serve(l) })

@@ -1,4 +1,4 @@
-// Package store keeps runs and their events in SQLite.
+// Package store keeps runs, their events and what they cost in SQLite.
 //
 // Its law: an event is stored, then shown. An event goes this way:
 //

@@ -23,12 +23,25 @@ func (s *Store) DeleteRunsOf(ctx context.Context, userID string) error {
 }
 
 // Prune deletes the runs that ended before that time, with their events, and
-// returns how many they were. The file does not shrink; its pages are used
-// again.
+// returns how many they were. Charges from before that time go, too, but for
+// those of the present day, which budgets count. The file does not shrink; its
+// pages are used again.
 func (s *Store) Prune(ctx context.Context, before time.Time) (int, error) {
 	n, err := s.remove(ctx, "ended_at < ?", before.UnixMicro())
 	if err != nil {
 		return n, fault("prune runs", err)
+	}
+	if today := dayOf(s.now()); before.After(today) {
+		before = today
+	}
+	for more := true; more; {
+		err := s.do(ctx, func(ctx context.Context, w *writer) (err error) {
+			more, err = w.removeCharges(ctx, before)
+			return err
+		}, nil)
+		if err != nil {
+			return n, fault("prune charges", err)
+		}
 	}
 	return n, nil
 }

@@ -34,6 +34,8 @@ type Store interface {
 	DeleteRunsOf(ctx context.Context, userID string) error
 	Prune(ctx context.Context, before time.Time) (int, error)
 	Events(ctx context.Context, runID string, after int64) (Reader, error)
+	AddCharges(ctx context.Context, charges []store.Charge) error
+	SpentToday(ctx context.Context, userID string) (store.Spending, error)
 	Close() error
 }
 
@@ -65,6 +67,7 @@ func Run(t *testing.T, open Open) {
 		{"events", eventCases()},
 		{"readers", readerCases()},
 		{"deletion", deletionCases()},
+		{"charges", chargeCases()},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, c := range group.cases {
