@@ -116,6 +116,11 @@ type Usage struct {
 	CostUSD             float64 `json:"cost_usd"`
 }
 
+// Tokens is the tokens of all kinds together.
+func (u Usage) Tokens() int64 {
+	return u.InputTokens + u.OutputTokens + u.CacheReadTokens + u.CacheCreationTokens
+}
+
 // RunQuery selects runs for GET /v1/runs; empty fields select all.
 type RunQuery struct {
 	UserID    string

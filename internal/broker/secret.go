@@ -1,4 +1,3 @@
-// Package broker holds the keys that stay outside of every sandbox.
 package broker
 
 import (

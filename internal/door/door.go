@@ -24,6 +24,9 @@ const (
 	// RunHeader names the run that a request belongs to, which pays for it. The
 	// broker answers only those that name a run which is going in this sandbox.
 	RunHeader = "Carrel-Run"
+	// CodeHeader is on an answer of the broker's own that ends a run, and holds the
+	// code it ends with: "budget_exceeded".
+	CodeHeader = "Carrel-Code"
 
 	host = "broker.invalid"
 )
