@@ -72,6 +72,14 @@ type Config struct {
 	AnthropicAPIKeyFile string        `env:"ANTHROPIC_API_KEY_FILE" meaning:"file that holds the key instead"`
 	AnthropicBaseURL    string        `env:"ANTHROPIC_BASE_URL" envDefault:"https://api.anthropic.com" meaning:"address of the model API"`
 
+	// A budget of 0 bounds nothing. Tokens are those of all kinds together.
+	BudgetRunUSD        float64 `env:"CARREL_BUDGET_RUN_USD" envDefault:"0" min:"0" max:"1000000" meaning:"US dollars that one run may spend on the model API; 0 = no limit"`
+	BudgetRunTokens     int     `env:"CARREL_BUDGET_RUN_TOKENS" envDefault:"0" min:"0" max:"1000000000000" meaning:"tokens, of all kinds together, that one run may use; 0 = no limit"`
+	BudgetUserDayUSD    float64 `env:"CARREL_BUDGET_USER_DAY_USD" envDefault:"0" min:"0" max:"1000000" meaning:"US dollars that one user may spend a day (UTC); 0 = no limit"`
+	BudgetUserDayTokens int     `env:"CARREL_BUDGET_USER_DAY_TOKENS" envDefault:"0" min:"0" max:"1000000000000" meaning:"tokens, of all kinds together, that one user may use a day (UTC); 0 = no limit"`
+	// PricesFile is "" for the embedded prices.
+	PricesFile string `env:"CARREL_PRICES_FILE" shown:"built in" meaning:"file of prices of models, in the form of internal/broker/prices.json, in place of the built-in ones; a model without a price costs as much as the dearest"`
+
 	LogLevel slog.Level `env:"CARREL_LOG_LEVEL" envDefault:"info" meaning:"debug, info, warn or error"`
 	// LogFormat is "" where the terminal decides.
 	LogFormat string `env:"CARREL_LOG_FORMAT" shown:"text on a TTY, else json" oneof:"text,json" meaning:"text or json"`

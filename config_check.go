@@ -47,6 +47,9 @@ func (c Config) check() []Fault {
 		faults = append(faults, Fault{Key: "CARREL_DATABASE_URL", Reason: "is of no known form", Allowed: "sqlite:PATH"})
 	}
 	faults = append(faults, checkBaseURL(c.AnthropicBaseURL)...)
+	if _, err := c.prices(); err != nil {
+		faults = append(faults, Fault{Key: "CARREL_PRICES_FILE", Value: c.PricesFile, Reason: err.Error()})
+	}
 	return append(faults, checkUnbuilt(c)...)
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"carrel/internal/broker"
 	"carrel/internal/cgroup"
 	"carrel/internal/engine/local"
 	"carrel/internal/httpapi"
@@ -39,6 +40,7 @@ type Orchestrator struct {
 	disk    *diskWatch      // nil where the file system holds users to their quota
 	cgroups *cgroup.Cgroups // nil where the host gives none
 	store   *store.Store
+	broker  *broker.Broker // nil = there is no key, and no way out of a sandbox
 	engine  *local.Engine
 	pool    *pool.Pool
 
@@ -110,6 +112,9 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 	if err := o.endInterrupted(ctx); err != nil {
 		return err
 	}
+	if err := o.openBroker(ctx); err != nil {
+		return err
+	}
 	if err := o.openCgroups(ctx); err != nil {
 		return err
 	}
@@ -178,6 +183,7 @@ func (o *Orchestrator) startPool() {
 			return o.approvals.await(ctx, p)
 		},
 		ApprovalTimeout: o.cfg.ApprovalTimeout,
+		Connect:         o.connect(),
 		Logger:          o.log,
 	})
 	o.partsWG.Go(func() {
@@ -275,6 +281,9 @@ func (o *Orchestrator) close() error {
 	}
 	if o.cgroups != nil {
 		errs = append(errs, o.cgroups.Close(o.root))
+	}
+	if o.broker != nil {
+		o.broker.Close() // puts the last charges into the store
 	}
 	if o.store != nil {
 		errs = append(errs, o.store.Close())

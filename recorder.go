@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"carrel/internal/broker"
 	"carrel/internal/pool"
 	"carrel/internal/store"
 	"carrel/protocol"
@@ -26,6 +27,7 @@ type recorder struct {
 	// questions keeps what the run asks; open are those it has no answer to.
 	questions *approvals
 	open      []string
+	meter     *broker.Meter // nil = the run could use no model
 }
 
 // take stores an event of the worker. ctx is the run's: its cause names what
@@ -54,6 +56,12 @@ func (r *recorder) take(ctx context.Context, ev protocol.EventParams) error {
 		ev.Type, ev.Data = protocol.EventRunError, loss
 	case ev.Type == protocol.EventRunError:
 		ev.Data = reason(ctx, ev.Data)
+	}
+	if ev.Type.Ends() && r.meter != nil {
+		var err error
+		if ev, err = billed(ctx, ev, r.meter); err != nil {
+			return err
+		}
 	}
 	err := r.append(context.WithoutCancel(ctx), protocol.Event{
 		RunID: r.runID, Seq: ev.Seq, Time: time.Now(), Type: ev.Type, Data: ev.Data,
@@ -109,6 +117,11 @@ func (r *recorder) end(ctx context.Context, err error) error {
 	}
 	if death, ok := errors.AsType[*pool.DeathError](err); ok {
 		ending.Cause = &death.Cause
+	}
+	if r.meter != nil {
+		if usage := r.meter.Usage(); usage != (protocol.Usage{}) {
+			ending.Usage = &usage
+		}
 	}
 	data, err := json.Marshal(ending)
 	if err != nil {

@@ -111,6 +111,7 @@ func (o *Orchestrator) System() protocol.System {
 		StartedAt:     o.startedAt.UTC(),
 		Isolation:     o.isolation,
 		Pool:          o.pool.Figures(),
+		Usage:         o.totals(),
 		Configuration: o.cfg.Redacted(),
 	}
 }

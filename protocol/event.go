@@ -108,6 +108,8 @@ type RunError struct {
 	Message string `json:"message"`
 	// Cause tells how a worker ended, where that ended the run.
 	Cause *ExitCause `json:"cause,omitempty"`
+	// Usage is what the run had used by then, where it used anything.
+	Usage *Usage `json:"usage,omitempty"`
 }
 
 // ExitCause tells how a process ended or where its start failed. At most one of

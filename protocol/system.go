@@ -72,7 +72,15 @@ type System struct {
 	StartedAt     time.Time         `json:"started_at"`
 	Isolation     IsolationReport   `json:"isolation"`
 	Pool          PoolFigures       `json:"pool"`
+	Usage         Totals            `json:"usage"`
 	Configuration map[string]string `json:"configuration"` // by key; secrets redacted
+}
+
+// Totals is what all runs have used of the model API since the daemon started.
+type Totals struct {
+	Usage
+
+	Requests int64 `json:"requests"`
 }
 
 // PoolFigures counts what the pool holds.

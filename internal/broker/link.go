@@ -40,7 +40,9 @@ func newLink(b *Broker, a *account, conn net.Conn) *Link {
 		Protocols:      &protocols,
 		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: maxWaiting},
 		MaxHeaderBytes: 64 << 10,
-		ConnState:      l.watch,
+		// Or "OPTIONS *" would be answered before the list is looked at.
+		DisableGeneralOptionsHandler: true,
+		ConnState:                    l.watch,
 		// What a hostile worker sends is no news.
 		ErrorLog: slog.NewLogLogger(b.log.Handler(), slog.LevelDebug),
 	}

@@ -5,6 +5,7 @@ package engine
 import (
 	"context"
 	"io"
+	"os"
 	"time"
 
 	"carrel/protocol"
@@ -28,6 +29,9 @@ type Spec struct {
 // Binding ties a process to one user, once.
 type Binding struct {
 	UserID string
+	// Broker is the worker's end of a line to the broker, a socket; nil = it gets
+	// none. Bind passes a duplicate on and leaves it open.
+	Broker *os.File
 }
 
 // Process is one worker and everything it has started.

@@ -32,6 +32,10 @@ type Entered struct {
 	In, Out *os.File
 	// Home is the one way to /home/agent; no path leads there.
 	Home *os.Root
+	// Broker is the line to the broker, a non-blocking socket; nil = there is none.
+	// It is close-on-exec, and no tool host is to be given it: who has it can spend
+	// in the user's name.
+	Broker *os.File
 }
 
 // Enter carries out the steps of the package's drawing in PID 1. It waits twice,
@@ -136,6 +140,12 @@ func (e *Entered) build(s *sequence, plan *Plan, files []*os.File) {
 
 func (e *Entered) bind(s *sequence, b *Binding, files []*os.File) {
 	e.UserID, e.Env = b.UserID, b.Env
+	if b.Broker {
+		s.step("broker", func() (err error) {
+			files, err = e.takeBroker(files)
+			return err
+		})
+	}
 	s.step("bind", func() error { return bindUser(b, files) })
 	s.step("pivot", func() (err error) {
 		if err := pivot(); err != nil {
@@ -146,6 +156,16 @@ func (e *Entered) bind(s *sequence, b *Binding, files []*os.File) {
 		}
 		return sealRoot()
 	})
+}
+
+// takeBroker keeps the first descriptor, which came close-on-exec, and returns the
+// others. Its place is emptied, so that it is not closed with them.
+func (e *Entered) takeBroker(files []*os.File) ([]*os.File, error) {
+	if len(files) == 0 {
+		return nil, errors.New("the line was announced and did not come")
+	}
+	e.Broker, files[0] = files[0], nil
+	return files[1:], nil
 }
 
 func (e *Entered) restrict(s *sequence) {

@@ -39,10 +39,11 @@ func (c *Control) Build(ctx context.Context, p Plan, program *os.File) ([]StepTi
 	return c.ask(ctx, p, program)
 }
 
-// Bind sends the binding and waits until the jail is closed. mounts are none, or
-// the detached mounts of workspace and home.
-func (c *Control) Bind(ctx context.Context, b Binding, mounts ...*os.File) ([]StepTime, error) {
-	return c.ask(ctx, b, mounts...)
+// Bind sends the binding and waits until the jail is closed. files are the line to
+// the broker, if the binding says so, and then none, or the detached mounts of
+// workspace and home.
+func (c *Control) Bind(ctx context.Context, b Binding, files ...*os.File) ([]StepTime, error) {
+	return c.ask(ctx, b, files...)
 }
 
 func (c *Control) ask(ctx context.Context, v any, files ...*os.File) ([]StepTime, error) {

@@ -52,6 +52,9 @@ type Binding struct {
 	Home      string `json:"home,omitempty"`
 	// Env is the worker's whole environment, KEY=value.
 	Env []string `json:"env"`
+	// Broker tells that the first descriptor is the worker's end of a line to the
+	// broker; those of mounts follow.
+	Broker bool `json:"broker,omitempty"`
 }
 
 // SetupError names the step of the jail that failed.

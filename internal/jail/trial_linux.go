@@ -44,6 +44,8 @@ type TrialOptions struct {
 	// with another host uid than its files have. An ordinary user has one uid.
 	Warm  bool
 	Stdio [3]*os.File
+	// Broker is the worker's end of a line to a broker; nil = it gets none.
+	Broker *os.File
 }
 
 // NewTrial makes a sandbox, all the way. Errors are *[SetupError] where a step
@@ -117,7 +119,11 @@ func (t *Trial) enter(ctx context.Context, control *Control, o TrialOptions, b B
 	if err != nil {
 		return err
 	}
-	bound, err := control.Bind(ctx, b, mounts.User...)
+	files := mounts.User
+	if b.Broker = o.Broker != nil; b.Broker {
+		files = append([]*os.File{o.Broker}, files...)
+	}
+	bound, err := control.Bind(ctx, b, files...)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -135,6 +136,7 @@ type fakeWorker struct {
 
 	mu       sync.Mutex
 	userID   string
+	broker   *os.File // as it was given; closed since
 	dying    bool
 	killed   bool
 	exit     protocol.ExitCause
@@ -209,7 +211,7 @@ func (w *fakeWorker) Bind(_ context.Context, b engine.Binding) error {
 	}
 	w.engine.mu.Lock()
 	defer w.engine.mu.Unlock()
-	w.userID = b.UserID
+	w.userID, w.broker = b.UserID, b.Broker
 	w.engine.byUser[b.UserID]++
 	if w.engine.byUser[b.UserID] > 1 {
 		w.engine.twice = b.UserID

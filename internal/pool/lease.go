@@ -42,6 +42,9 @@ func (l *Lease) Release() {
 	}
 }
 
+// Link is the host's end of the worker's line to the broker; nil = it has none.
+func (l *Lease) Link() Link { return l.w.link }
+
 // Execute runs params on the worker and hands each of its events to sink, in
 // order, checked: the run's own, numbered from 1 without a gap, RUN_STARTED
 // first, nothing after the end. The sink is called from the goroutine that reads

@@ -45,6 +45,9 @@ func (p *Pool) live(ctx context.Context, w *worker) {
 		proc.Kill()
 		<-proc.Done()
 		exit = proc.Exit()
+		if w.link != nil {
+			w.link.Close()
+		}
 	}
 	var death *DeathError
 	p.update(func(s *state) {
@@ -99,7 +102,7 @@ func (p *Pool) attend(ctx context.Context, w *worker, proc engine.Process, talks
 	}
 	startCtx, cancel := context.WithDeadlineCause(ctx, deadline, errStartTimeout)
 	defer cancel()
-	if err := proc.Bind(startCtx, engine.Binding{UserID: w.user.id}); err != nil {
+	if err := p.bind(startCtx, w, proc); err != nil {
 		p.startFailed(ctx, w, stepBind, timedOut(startCtx, err))
 		return
 	}
@@ -138,6 +141,18 @@ func (p *Pool) awaitUser(ctx context.Context, w *worker, proc engine.Process) bo
 	default:
 		return false
 	}
+}
+
+// bind gives the process to its user, with a line to the broker.
+func (p *Pool) bind(ctx context.Context, w *worker, proc engine.Process) (err error) {
+	binding := engine.Binding{UserID: w.user.id}
+	if p.o.Connect != nil {
+		if w.link, binding.Broker, err = p.o.Connect(w.user.id); err != nil {
+			return err
+		}
+		defer func() { _ = binding.Broker.Close() }()
+	}
+	return proc.Bind(ctx, binding)
 }
 
 // initialize is the handshake.

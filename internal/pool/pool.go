@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"time"
 
@@ -46,10 +47,17 @@ type Options struct {
 
 	// ApprovalTimeout is how long Approve takes at most, for the worker to tell.
 	ApprovalTimeout time.Duration
+	// Connect makes a worker's line to the broker, when it is bound: the host's end,
+	// which the pool closes once the worker is gone, and the worker's own, which it
+	// closes at once. nil = workers have none.
+	Connect func(userID string) (Link, *os.File, error)
 
 	Logger *slog.Logger   // nil = no log
 	Rand   func() float64 // in [0,1), spreads the backoff; nil = math/rand
 }
+
+// Link is the host's end of a worker's line to the broker.
+type Link interface{ Close() }
 
 // Pressure is what the host says about its memory.
 type Pressure struct {

@@ -39,8 +39,9 @@ type worker struct {
 	// lent or ended.
 	startedAt, usedAt time.Time
 	proc              engine.Process // nil until started
-	// conn is set before the worker becomes idle, and not changed after.
+	// conn and link are set before the worker becomes idle, and not changed after.
 	conn *jsonrpc.Conn
+	link Link // nil = it has none
 
 	// death is set before gone is closed, and not changed after.
 	death *DeathError

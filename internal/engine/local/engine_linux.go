@@ -252,7 +252,12 @@ func (p *process) bind(ctx context.Context, b engine.Binding) (err error) {
 		return err
 	}
 	defer mounts.Close()
-	steps, err := p.control.Bind(ctx, binding, mounts.User...)
+	var files []*os.File
+	if b.Broker != nil {
+		binding.Broker = true
+		files = append(files, b.Broker)
+	}
+	steps, err := p.control.Bind(ctx, binding, append(files, mounts.User...)...)
 	if err != nil {
 		return err
 	}

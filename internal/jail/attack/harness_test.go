@@ -106,10 +106,18 @@ func start(t *testing.T, program, way string, env []string) *sandbox {
 	t.Helper()
 	stdin, in := pipe(t)
 	out, stdout := pipe(t)
+	// A line to the broker, as every worker has one: the row about inherited
+	// descriptors must not find it in the tool tier.
+	line, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(line[0]), "broker"), os.NewFile(uintptr(line[1]), "line")
+	t.Cleanup(func() { _ = ours.Close() })
 	trial, err := jail.NewTrial(t.Context(), jail.TrialOptions{
-		Worker: program, UserID: "attacked", Env: env, Warm: way == "warm", Stdio: [3]*os.File{stdin, stdout, os.Stderr},
+		Worker: program, UserID: "attacked", Env: env, Warm: way == "warm", Stdio: [3]*os.File{stdin, stdout, os.Stderr}, Broker: theirs,
 	})
-	_, _ = stdin.Close(), stdout.Close()
+	_, _, _ = stdin.Close(), stdout.Close(), theirs.Close()
 	if err != nil {
 		_, _ = in.Close(), out.Close()
 		cannot(t, err.Error())
