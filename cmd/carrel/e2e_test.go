@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -36,7 +37,7 @@ func TestTwoUsersCannotSeeEachOtherOrTheServer(t *testing.T) {
 
 func TestSecretOfTheServerIsFoundInNeitherTierNorRecord(t *testing.T) {
 	base := t.TempDir()
-	d := serve(t, base, "SANDBOX_ALLOWED_ENV_VARS=LANG")
+	d := serve(t, base, "SANDBOX_ALLOWED_ENV_VARS=LANG", "ANTHROPIC_API_KEY="+canary, "SANDBOX_AGENT=shell")
 	search := `echo canary-5f > planted; grep -r -a -s -l canary-5f /proc/[0-9]*/environ /proc/[0-9]*/cmdline /proc/[0-9]*/task/*/environ /proc/1/mem \
 		/etc /dev/shm /tmp /workspace /run /home 2>/dev/null | grep -v "/proc/$$/" | grep -v /proc/self; env | grep canary; echo searched`
 	got := d.script("ana", search)
@@ -49,10 +50,16 @@ func TestSecretOfTheServerIsFoundInNeitherTierNorRecord(t *testing.T) {
 			t.Errorf("found in a sandbox: %s", line)
 		}
 	}
+	if !memoryHolds(d.cmd.Process.Pid, canary) {
+		t.Fatal("the search does not find what the daemon's memory holds")
+	}
 	for _, s := range mustSandboxes(d).Sandboxes {
 		environ, err := os.ReadFile(filepath.Join("/proc", itoa(s.PID), "environ"))
 		if err == nil && strings.Contains(string(environ), canary) {
 			t.Error("the worker's environment holds the secret")
+		}
+		if memoryHolds(s.PID, canary) {
+			t.Error("the worker's memory holds the secret")
 		}
 	}
 	d.stop()
@@ -72,6 +79,33 @@ func TestSecretOfTheServerIsFoundInNeitherTierNorRecord(t *testing.T) {
 	if strings.Contains(d.log.String(), canary) {
 		t.Error("the log holds the secret")
 	}
+}
+
+// memoryHolds reports whether the text is in a process's memory. A sandbox's is
+// shown to root alone.
+func memoryHolds(pid int, text string) bool {
+	maps, err := os.ReadFile(filepath.Join("/proc", itoa(pid), "maps"))
+	if err != nil {
+		return false
+	}
+	memory, err := os.Open(filepath.Join("/proc", itoa(pid), "mem"))
+	if err != nil {
+		return false
+	}
+	defer func() { _ = memory.Close() }()
+	for line := range strings.Lines(string(maps)) {
+		var from, to int64
+		var mode string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil || mode[0] != 'r' || from < 0 {
+			continue
+		}
+		part := make([]byte, min(to-from, 64<<20))
+		n, _ := memory.ReadAt(part, from) // what is not there cannot be read
+		if strings.Contains(string(part[:n]), text) {
+			return true
+		}
+	}
+	return false
 }
 
 func TestUserIDsThatLookAlikeNeverShareADirectory(t *testing.T) {

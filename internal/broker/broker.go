@@ -80,6 +80,7 @@ type Broker struct {
 	o       Options
 	log     *slog.Logger
 	routes  map[string]route // by method and target
+	maxBody int64            // MaxBodyBytes
 	send    http.RoundTripper
 	charges chan store.Charge
 	stored  chan struct{} // closed when the last charge is
@@ -113,6 +114,7 @@ func New(ctx context.Context, o Options) (*Broker, error) {
 		o:        o,
 		log:      o.Logger,
 		routes:   make(map[string]route),
+		maxBody:  MaxBodyBytes,
 		send:     o.Transport,
 		charges:  make(chan store.Charge, unstored),
 		stored:   make(chan struct{}),

@@ -68,7 +68,7 @@ func (l *Link) serve(w http.ResponseWriter, r *http.Request) {
 	case !ok:
 		forbid("this method and target are not allowed").write(w)
 		return
-	case r.ContentLength > MaxBodyBytes:
+	case r.ContentLength > b.maxBody:
 		tooLarge().write(w)
 		return
 	}
@@ -76,6 +76,9 @@ func (l *Link) serve(w http.ResponseWriter, r *http.Request) {
 	case l.account.slots <- struct{}{}:
 		defer func() { <-l.account.slots }()
 	case <-r.Context().Done():
+		return
+	}
+	if r.Context().Err() != nil {
 		return
 	}
 	x := &exchange{broker: b, began: time.Now(), metered: strings.HasSuffix(to.url.Path, "/messages"), reader: noReader{}}
@@ -125,7 +128,7 @@ func (x *exchange) forward(ctx context.Context, w http.ResponseWriter, r *http.R
 		Host:          to.url.Host,
 		Header:        only(r.Header, requestHeaders, clientPrefix),
 		ContentLength: r.ContentLength,
-		Body:          &countedBody{ReadCloser: http.MaxBytesReader(w, r.Body, MaxBodyBytes), read: &x.bytesIn},
+		Body:          &countedBody{ReadCloser: http.MaxBytesReader(w, r.Body, b.maxBody), read: &x.bytesIn},
 	}).WithContext(ctx)
 	if r.ContentLength == 0 {
 		out.Body = http.NoBody

@@ -247,11 +247,13 @@ func TestBodyIsBounded(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		message(w, r)
 	})
-	wantRefused(t, send(t, r.door, request(t, t.Context(), strings.Repeat("x", MaxBodyBytes+1))), http.StatusRequestEntityTooLarge, "32 MiB")
+	const most = 1 << 20
+	r.broker.maxBody = most
+	wantRefused(t, send(t, r.door, request(t, t.Context(), strings.Repeat("x", most+1))), http.StatusRequestEntityTooLarge, "32 MiB")
 	out := request(t, t.Context(), "")
-	out.Body, out.ContentLength, out.GetBody = io.NopCloser(strings.NewReader(strings.Repeat("x", MaxBodyBytes+1))), -1, nil
+	out.Body, out.ContentLength, out.GetBody = io.NopCloser(strings.NewReader(strings.Repeat("x", most+1))), -1, nil
 	wantRefused(t, send(t, r.door, out), http.StatusRequestEntityTooLarge, "32 MiB")
-	if a := send(t, r.door, request(t, t.Context(), strings.Repeat("x", MaxBodyBytes))); a.status != http.StatusOK {
+	if a := send(t, r.door, request(t, t.Context(), strings.Repeat("x", most))); a.status != http.StatusOK {
 		t.Errorf("a request of just the size is refused: %+v", a)
 	}
 }
