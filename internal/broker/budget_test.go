@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -216,6 +217,36 @@ func TestEndOfARunEndsItsRequests(t *testing.T) {
 		t.Error("the answer comes to a clean end")
 	}
 	<-canceled
+}
+
+// A worker that reads nothing holds nothing once its run has ended.
+func TestUnreadAnswerEndsWithItsRun(t *testing.T) {
+	const window = 4 << 20 // what a client takes of an answer that nobody reads
+	r := newRig(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "text/event-stream")
+		before, _, _ := strings.Cut(wholeStream, "event: ping")
+		_, err := io.WriteString(w, before)
+		delta := `data: {"type":"content_block_delta","delta":{"text":"` + strings.Repeat("x", 16<<10) + "\"}}\n\n"
+		for err == nil {
+			_, err = io.WriteString(w, delta)
+		}
+	})
+	resp, err := r.door.RoundTrip(request(t, t.Context(), "{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	last, still := int64(0), 0 // until nothing moves any more
+	until(t, "a full window", func() bool {
+		now := r.meter.Usage().OutputTokens
+		if still++; now != last || now < window*9/10/bytesPerToken {
+			last, still = now, 0
+		}
+		return still > 50
+	})
+	r.meter.End()
+	until(t, "a free slot", func() bool { return len(r.link.account.slots) == 0 })
 }
 
 // The slots are of one user, and whoever waits for one can leave.

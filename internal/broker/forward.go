@@ -49,6 +49,7 @@ type exchange struct {
 	spent    store.Spending // booked
 
 	mu       sync.Mutex
+	over     bool // the handler is about to return
 	priced   bool // the answer has told a price
 	givenUp  bool
 	patience *time.Timer // with an answer that was given up unpriced
@@ -99,6 +100,7 @@ func (l *Link) serve(w http.ResponseWriter, r *http.Request) {
 // carryOut forwards, and charges what it cost.
 func (x *exchange) carryOut(ctx context.Context, w http.ResponseWriter, r *http.Request, to route) {
 	whole := false
+	defer context.AfterFunc(ctx, func() { x.stopWriting(w) })()
 	defer func() {
 		x.meter.leave(x)
 		x.cut = !whole
@@ -260,9 +262,20 @@ func (x *exchange) giveUp() {
 	x.patience = time.AfterFunc(pricingTime, func() { x.cancel(errGivenUp) })
 }
 
+// stopWriting ends a write that a worker holds up by not reading: it would keep its
+// slot beyond the end of its run.
+func (x *exchange) stopWriting(w http.ResponseWriter) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.over { // w is the handler's no longer
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0))
+	}
+}
+
 // charge puts the exchange into the books.
 func (x *exchange) charge(ctx context.Context) {
 	x.mu.Lock()
+	x.over = true
 	if x.patience != nil {
 		x.patience.Stop()
 	}
