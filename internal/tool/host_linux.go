@@ -63,7 +63,7 @@ type hostServer struct {
 func (s *hostServer) serve(req *request, files []*os.File) {
 	defer fdpass.CloseAll(files)
 	switch {
-	case req.Run != nil && len(files) == 3:
+	case req.Run != nil && len(files) >= 3:
 		s.run(req.Run, files)
 	case req.Kill:
 		s.killAll()

@@ -8,8 +8,9 @@ type hello struct {
 	Missing []string    `json:"missing,omitempty"`
 }
 
-// request asks a tool host for something. Run comes with three descriptors:
-// stdin, stdout, stderr.
+// request asks a tool host for something. Run comes with the descriptors that the
+// command will have: stdin, stdout, stderr and, where it has a report to give, one
+// more.
 type request struct {
 	Run *runRequest `json:"run,omitempty"`
 	// Signal goes to the process group of the command that runs; kill = all of

@@ -3,17 +3,11 @@ package tool
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"os"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"carrel/internal/fdpass"
 	"carrel/protocol"
 )
 
@@ -22,21 +16,22 @@ const (
 	// tree; killGrace what its tool host then gets to report the end.
 	termGrace = 4 * time.Second
 	killGrace = 2 * time.Second
-	// pieceBytes bounds one piece of output; JSON may make six times as much of it.
-	pieceBytes = 32 << 10
-	// maxPipeBytes is what a pipe can be made to hold (fs.pipe-max-size).
-	maxPipeBytes = 1 << 20
 )
 
 // Command is what to run. Everything it starts ends with it.
 type Command struct {
-	Argv  []string
-	Env   []string // the whole environment
-	Dir   string   // absolute, inside
-	Stdin string
+	Argv []string
+	Env  []string // the whole environment
+	Dir  string   // absolute, inside
+	// Stdin is what the command reads; nil = nothing. One that is an io.Closer is
+	// closed when the command has ended, and a Read under way must then return.
+	Stdin io.Reader
 	// Output gets each piece as it comes, valid UTF-8, from two goroutines but
 	// never at once. An error stops the command.
 	Output func(s Stream, text string) error
+	// Report gets what the command writes to its descriptor 3, piece by piece;
+	// nil = it has no such descriptor. It must not keep the piece.
+	Report func(piece []byte)
 }
 
 // Stream tells which output a piece is of.
@@ -58,39 +53,95 @@ type Exit struct {
 // started are gone. When ctx ends, the command gets SIGTERM, then its whole tree
 // SIGKILL, and the error is ctx's cause. Other errors are *protocol.Error.
 func (h *Hosts) Run(ctx context.Context, c Command) (Exit, error) {
+	p, err := h.Start(ctx, c)
+	if err != nil {
+		return Exit{}, err
+	}
+	return p.Wait()
+}
+
+// Process is a command that runs. Its goroutines end when the command and all it
+// started are gone; Wait waits for them.
+type Process struct {
+	pumps [2]*pump // stdout, stderr
+	done  chan struct{}
+	exit  Exit
+	err   error
+}
+
+// Start is the first half of [Hosts.Run]; [Process.Wait] is the other.
+func (h *Hosts) Start(ctx context.Context, c Command) (*Process, error) {
 	h.wake()
-	defer h.settle()
 	host, err := h.take(ctx)
 	if err != nil {
-		return Exit{}, protocol.Errorf(protocol.CodeAgentError, "%w", err)
+		h.settle()
+		return nil, protocol.Errorf(protocol.CodeAgentError, "%w", err)
 	}
-	p, err := openPipes()
+	pipes, err := openPipes(c.Report != nil)
 	if err != nil {
 		h.put(host)
-		return Exit{}, protocol.Errorf(protocol.CodeAgentError, "start command: %w", err)
+		h.settle()
+		return nil, protocol.Errorf(protocol.CodeAgentError, "start command: %w", err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	out := &outlet{sink: c.Output, cancel: cancel}
-	var wg sync.WaitGroup
-	wg.Go(func() { feed(p.stdin.here, c.Stdin) })
-	wg.Go(func() { out.pump(p.stdout.here, Stdout) })
-	wg.Go(func() { out.pump(p.stderr.here, Stderr) })
+	p := &Process{done: make(chan struct{})}
+	p.pumps[0], p.pumps[1] = out.pump(pipes.stdout.here, Stdout), out.pump(pipes.stderr.here, Stderr)
+	go func() {
+		defer close(p.done)
+		defer h.settle()
+		defer cancel(nil)
+		p.exit, p.err = p.run(ctx, host, &c, pipes)
+	}()
+	return p, nil
+}
 
-	result, err := host.run(ctx, &runRequest{Argv: c.Argv, Env: c.Env, Dir: c.Dir}, p)
+// Done is closed when the command and all it started are gone.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Wait waits for that, and says how the command ended.
+func (p *Process) Wait() (Exit, error) {
+	<-p.done
+	return p.exit, p.err
+}
+
+// Drain returns when everything that was written before the call has been passed
+// to Output.
+func (p *Process) Drain() {
+	for _, pump := range p.pumps {
+		pump.drain()
+	}
+}
+
+func (p *Process) run(ctx context.Context, host *Host, c *Command, pipes *pipes) (Exit, error) {
+	pumps := p.pumps[:]
+	if c.Report != nil {
+		pumps = append(pumps, &pump{from: pipes.report.here, sink: c.Report, done: make(chan struct{})})
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { feed(pipes.stdin.here, c.Stdin) })
+	for _, pump := range pumps {
+		wg.Go(pump.run)
+	}
+	result, err := host.run(ctx, &runRequest{Argv: c.Argv, Env: c.Env, Dir: c.Dir}, pipes)
 	clean := err == nil || ctx.Err() != nil && result != nil
 	if clean {
-		h.put(host)
+		host.hosts.put(host)
 	} else {
 		host.destroy()
 	}
 	// Nothing of this run holds the other ends of the pipes now. But a command may
 	// have handed its own to one of another run (over a Unix socket in /tmp), so
 	// the pumps must not wait for all writers to be gone.
-	_ = p.stdin.here.Close()
-	p.interrupt()
+	_ = pipes.stdin.here.Close()
+	if closer, ok := c.Stdin.(io.Closer); ok {
+		_ = closer.Close()
+	}
+	for _, pump := range pumps {
+		pump.end()
+	}
 	wg.Wait()
-	p.close()
+	pipes.close()
 	if err != nil {
 		return Exit{}, err
 	}
@@ -169,106 +220,4 @@ func (host *Host) await(ctx context.Context, answered <-chan struct{}) bool {
 
 func (host *Host) lost(err error) error {
 	return protocol.Errorf(protocol.CodeAgentError, "the tool host of this run was killed: %w", err)
-}
-
-// outlet passes output on, one piece at a time.
-type outlet struct {
-	mu     sync.Mutex
-	sink   func(Stream, string) error
-	cancel context.CancelCauseFunc
-}
-
-// pump reads until every writer is gone, or to the end of what is there once the
-// pipe is interrupted. After a failed sink it goes on reading, so that the command
-// meets no full pipe while it is being ended.
-func (o *outlet) pump(from *os.File, s Stream) {
-	var d textDecoder
-	buffer := make([]byte, pieceBytes)
-	for {
-		n, err := from.Read(buffer)
-		o.pass(s, d.decode(buffer[:n]))
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			o.drain(from, s, &d, buffer)
-		}
-		if err != nil {
-			o.pass(s, d.flush())
-			return
-		}
-	}
-}
-
-// drain passes on what an interrupted pipe holds: never more than a pipe can, for
-// somebody may still be writing.
-func (o *outlet) drain(from *os.File, s Stream, d *textDecoder, buffer []byte) {
-	raw, err := from.SyscallConn()
-	if err != nil || from.SetReadDeadline(time.Time{}) != nil {
-		return
-	}
-	for left := maxPipeBytes; left > 0; {
-		var n int
-		err := raw.Read(func(fd uintptr) bool {
-			n, _ = unix.Read(int(fd), buffer) // the pipe is non-blocking: EAGAIN once it is empty
-			return true
-		})
-		if err != nil || n <= 0 {
-			return
-		}
-		o.pass(s, d.decode(buffer[:n]))
-		left -= n
-	}
-}
-
-func (o *outlet) pass(s Stream, text string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.sink == nil || text == "" {
-		return
-	}
-	if err := o.sink(s, text); err != nil {
-		o.sink = nil
-		o.cancel(err)
-	}
-}
-
-func feed(to *os.File, text string) {
-	_, _ = io.Copy(to, strings.NewReader(text)) // EPIPE: the command does not want it
-	_ = to.Close()
-}
-
-// pipes are the three of a command: our end and the command's.
-type pipes struct{ stdin, stdout, stderr pipe }
-
-type pipe struct{ here, there *os.File }
-
-func openPipes() (*pipes, error) {
-	p := &pipes{}
-	var err error
-	if p.stdin.there, p.stdin.here, err = os.Pipe(); err == nil {
-		if p.stdout.here, p.stdout.there, err = os.Pipe(); err == nil {
-			p.stderr.here, p.stderr.there, err = os.Pipe()
-		}
-	}
-	if err != nil {
-		p.close()
-		p.closeTheirs()
-		return nil, fmt.Errorf("pipe: %w", err)
-	}
-	return p, nil
-}
-
-func (p *pipes) theirs() []*os.File {
-	return []*os.File{p.stdin.there, p.stdout.there, p.stderr.there}
-}
-
-func (p *pipes) closeTheirs() { fdpass.CloseAll(p.theirs()) }
-
-// interrupt makes the readers of the output stop at its end, whoever may write on.
-func (p *pipes) interrupt() {
-	past := time.Unix(1, 0)
-	_ = p.stdout.here.SetReadDeadline(past)
-	_ = p.stderr.here.SetReadDeadline(past)
-}
-
-func (p *pipes) close() {
-	fdpass.CloseAll([]*os.File{p.stdin.here, p.stdout.here, p.stderr.here})
 }

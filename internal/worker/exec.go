@@ -33,7 +33,7 @@ func (w *Worker) exec(ctx context.Context, p *protocol.ExecParams) (any, error) 
 		Argv:  p.Command.Argv(),
 		Env:   w.env(p.Env),
 		Dir:   inside(p.Cwd),
-		Stdin: p.Stdin,
+		Stdin: strings.NewReader(p.Stdin),
 		Output: func(s tool.Stream, text string) error {
 			outputs[s].WriteString(text)
 			if !p.Stream {
