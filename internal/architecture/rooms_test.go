@@ -63,9 +63,14 @@ var rooms = []room{
 		path:  "internal/tool",
 		rooms: []string{"internal/fdpass", "internal/jail", "internal/reap", "protocol"},
 		foreign: []string{
-			"golang.org/x/sys/unix",
+			"github.com/bmatcuk/doublestar/v4", "golang.org/x/sys/unix",
 		},
 		why: "what an agent can do; which agent asks is none of its business",
+	},
+	{
+		path:  "internal/tool/tooltest",
+		rooms: []string{"internal/jail", "internal/reap", "internal/tool"},
+		why:   "the tools as a program that stands in the worker's place, for their tests",
 	},
 	{
 		path:  "internal/agent",

@@ -65,6 +65,11 @@ func (s *hostServer) serve(req *request, files []*os.File) {
 	switch {
 	case req.Run != nil && len(files) >= 3:
 		s.run(req.Run, files)
+	case req.File != nil:
+		// In this goroutine: nothing else is asked of a host meanwhile. Whoever
+		// cannot wait for it kills it.
+		result := doFile(req.File)
+		_ = s.conn.Send(reply{File: &result})
 	case req.Kill:
 		s.killAll()
 	case req.Signal > 0:

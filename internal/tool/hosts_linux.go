@@ -190,22 +190,26 @@ func (h *Hosts) start(ctx context.Context) (*Host, error) {
 }
 
 func (host *Host) greet(ctx context.Context) error {
+	r, err := host.ask(ctx, hello{Limits: host.hosts.limits, Missing: host.hosts.missing})
+	if err == nil && r.Error != "" {
+		err = errors.New(r.Error)
+	}
+	return err
+}
+
+// ask sends a message and waits for its reply. After an error, ctx's cause among
+// them, the host is of no more use.
+func (host *Host) ask(ctx context.Context, message any) (reply, error) {
 	stop := context.AfterFunc(ctx, func() { _ = host.conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	var r reply
-	err := host.conn.Send(hello{Limits: host.hosts.limits, Missing: host.hosts.missing})
+	err := host.conn.Send(message)
 	if err == nil {
 		_, err = host.conn.Recv(&r)
 	}
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case err != nil:
-		return err
-	case r.Error != "":
-		return errors.New(r.Error)
+	if !stop() {
+		err = context.Cause(ctx)
 	}
-	return nil
+	return r, err
 }
 
 // end lets an idle, clean host go.

@@ -17,6 +17,8 @@ type request struct {
 	// the tier.
 	Signal int  `json:"signal,omitempty"`
 	Kill   bool `json:"kill,omitempty"`
+	// File is a file tool's call; the host does it itself.
+	File *fileRequest `json:"file,omitempty"`
 }
 
 type runRequest struct {
@@ -25,10 +27,11 @@ type runRequest struct {
 	Dir  string   `json:"dir"`
 }
 
-// reply answers hello (with Error or nothing) and each run.
+// reply answers hello (with Error or nothing), each run and each file tool's call.
 type reply struct {
 	Error   string   `json:"error,omitempty"`
 	Outcome *outcome `json:"outcome,omitempty"`
+	File    *Result  `json:"file,omitempty"`
 }
 
 type outcome struct {

@@ -71,7 +71,9 @@ type textDecoder struct {
 }
 
 func (d *textDecoder) decode(p []byte) string {
-	p = append(d.rest, p...)
+	if len(d.rest) > 0 {
+		p = append(d.rest, p...)
+	}
 	end := len(p)
 	// Look back at most one character for a start that is not complete yet.
 	for i := 1; i < utf8.UTFMax && i <= len(p); i++ {
