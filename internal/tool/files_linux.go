@@ -82,6 +82,13 @@ func (s *Set) callFile(ctx context.Context, c Call) Result {
 	if err := r.check(); err != nil {
 		return failf("%s", err)
 	}
+	if r.Tool == writeName || r.Tool == editName {
+		// Two edits of one file at a time, each in its own host, would lose one.
+		if err := s.files.take(ctx); err != nil {
+			return failf("%s: %s", c.Name, err)
+		}
+		defer s.files.give()
+	}
 	result, err := s.o.Hosts.file(ctx, &r)
 	if err != nil {
 		return failf("%s: %s", c.Name, err)

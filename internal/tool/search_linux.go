@@ -33,7 +33,7 @@ func (o *fileOp) glob() Result {
 	}
 	// What stands before the first wildcard is a directory to begin in.
 	fixed, pattern := doublestar.SplitPattern(o.Input.Pattern)
-	root := absolute(o.path, fixed)
+	root := resolve(absolute(o.path, fixed))
 	text, found, most := NewOutput(2*o.Bytes), 0, o.Input.Limit
 	if most <= 0 {
 		most = defaultNames
@@ -90,6 +90,7 @@ func (o *fileOp) grep() Result {
 	if err != nil {
 		return explain(err, o.path)
 	}
+	o.path = resolve(o.path) // the walk itself follows no link
 	w := o.walker(false)
 	if !info.IsDir() {
 		if err := g.file(o.path); err != nil && !errors.Is(err, errEnough) {
@@ -200,7 +201,7 @@ func (g *grep) file(name string) error {
 			g.text.WriteString(name + "\n")
 			return g.counted()
 		case at != nil:
-			if !first && number-len(before) > shown+1 {
+			if g.o.Input.Context > 0 && !first && number-len(before) > shown+1 {
 				g.text.WriteString("--\n")
 			}
 			for i, text := range before {

@@ -39,9 +39,10 @@ type SetOptions struct {
 // and all that it started live until then.
 type Set struct {
 	o     SetOptions
-	turn  chan struct{} // holds one token: whoever has it may use shell
-	shell *shell        // nil = none yet, or it has ended
+	turn  turn   // who has it may use shell
+	shell *shell // nil = none yet, or it has ended
 	heard listener
+	files turn // who has it may change a file
 
 	mu  sync.Mutex
 	dir string
@@ -55,9 +56,7 @@ func NewSet(o SetOptions) *Set {
 	if o.ResultBytes <= 0 {
 		o.ResultBytes = DefaultResultBytes
 	}
-	s := &Set{o: o, turn: make(chan struct{}, 1), dir: o.Dir, heard: listener{between: NewOutput(o.ResultBytes / 4)}}
-	s.turn <- struct{}{}
-	return s
+	return &Set{o: o, turn: newTurn(), files: newTurn(), dir: o.Dir, heard: listener{between: NewOutput(o.ResultBytes / 4)}}
 }
 
 // Dir is the working directory: that of the shell after its last command. It
@@ -84,24 +83,33 @@ func (s *Set) Call(ctx context.Context, c Call, output func(Stream, string) erro
 // Close ends the shell and all that it started. An error says that ctx ended
 // while a call was still under way; end the calls' contexts first.
 func (s *Set) Close(ctx context.Context) error {
-	if err := s.takeTurn(ctx); err != nil {
+	if err := s.turn.take(ctx); err != nil {
 		return fmt.Errorf("close tools: %w", err)
 	}
-	defer s.giveTurn()
+	defer s.turn.give()
 	s.endShell()
 	return nil
 }
 
-func (s *Set) takeTurn(ctx context.Context) error {
+// turn is a lock that can be waited for no longer than a context lives.
+type turn chan struct{}
+
+func newTurn() turn {
+	t := make(turn, 1)
+	t.give()
+	return t
+}
+
+func (t turn) take(ctx context.Context) error {
 	select {
-	case <-s.turn:
+	case <-t:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-func (s *Set) giveTurn() { s.turn <- struct{}{} }
+func (t turn) give() { t <- struct{}{} }
 
 func (s *Set) endShell() {
 	if s.shell != nil {
@@ -129,10 +137,10 @@ func (s *Set) callBash(ctx context.Context, input json.RawMessage, output func(S
 	case strings.ContainsRune(in.Command, 0):
 		return failf("command: must not contain a zero byte")
 	}
-	if err := s.takeTurn(ctx); err != nil {
+	if err := s.turn.take(ctx); err != nil {
 		return failf("the command was not started: %s", err)
 	}
-	defer s.giveTurn()
+	defer s.turn.give()
 	if in.Restart {
 		s.endShell()
 		if in.Command == "" {
