@@ -17,6 +17,7 @@ const (
 	MethodEvent      = "event"       // notification, EventParams
 	MethodExecOutput = "exec_output" // notification, ExecOutputParams
 	MethodApprove    = "approve"     // ApproveParams → ApproveResult
+	MethodHook       = "hook"        // HookParams → HookResult
 )
 
 // JSON-RPC 2.0 error codes (specification, section 5.1), and carrel's own one,
@@ -43,6 +44,8 @@ type InitializeParams struct {
 	Limits          WorkerLimits `json:"limits"`
 	// ApprovalSeconds is how long the host waits for the answer to an approval.
 	ApprovalSeconds float64 `json:"approval_s,omitempty"`
+	// Permissions are as the worker may know them: Permissions.ForWorker.
+	Permissions Permissions `json:"permissions,omitzero"`
 }
 
 // WorkerLimits bounds what a worker lets one command do. The cgroup's limits

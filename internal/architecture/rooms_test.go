@@ -73,6 +73,17 @@ var rooms = []room{
 		why:   "the tools as a program that stands in the worker's place, for their tests",
 	},
 	{
+		path:    "internal/hook",
+		rooms:   []string{"internal/jail", "internal/tool", "protocol"},
+		foreign: []string{"github.com/bmatcuk/doublestar/v4", "mvdan.cc/sh/v3"},
+		why:     "decides whether a tool may be used; both halves read the file with it, the worker obeys it",
+	},
+	{
+		path:  "internal/hook/webhook",
+		rooms: []string{"protocol"},
+		why:   "posts to the operator's URLs: the host half, which alone knows them",
+	},
+	{
 		path:  "internal/agent",
 		rooms: []string{"internal/tool", "protocol"},
 		why:   "message to tool to event; it reaches the host through the events it emits alone",
@@ -207,7 +218,7 @@ var bans = []ban{
 	},
 	{
 		paths: []string{
-			"carrel/internal/engine", "carrel/internal/httpapi", "carrel/internal/pool", "carrel/internal/store",
+			"carrel/internal/engine", "carrel/internal/hook/webhook", "carrel/internal/httpapi", "carrel/internal/pool", "carrel/internal/store",
 			"carrel/internal/workspace", "carrel/client",
 		},
 		why: "the host half",

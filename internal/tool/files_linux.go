@@ -27,22 +27,6 @@ const (
 	maxPathBytes = unix.PathMax
 )
 
-// fileInput is the input of every file tool: each uses the fields it has a name for.
-type fileInput struct {
-	Path       string `json:"path,omitempty"`
-	Offset     int    `json:"offset,omitempty"`      // read: first line, from 1
-	Limit      int    `json:"limit,omitempty"`       // read: lines; glob: names; grep: matches
-	Content    string `json:"content,omitempty"`     // write
-	Old        string `json:"old_string,omitempty"`  // edit
-	New        string `json:"new_string,omitempty"`  // edit
-	ReplaceAll bool   `json:"replace_all,omitempty"` // edit
-	Pattern    string `json:"pattern,omitempty"`     // glob, grep
-	Glob       string `json:"glob,omitempty"`        // grep: only files that match
-	IgnoreCase bool   `json:"ignore_case,omitempty"` // grep
-	Context    int    `json:"context,omitempty"`     // grep: lines around a match
-	FilesOnly  bool   `json:"files_only,omitempty"`  // grep: names without lines
-}
-
 // fileRequest is a file tool's call on its way to a host.
 type fileRequest struct {
 	Tool  string    `json:"tool"`

@@ -31,9 +31,8 @@ func (o *fileOp) glob() Result {
 	if len(o.Input.Pattern) > maxGlobBytes || !doublestar.ValidatePattern(o.Input.Pattern) {
 		return failf("pattern: %.100q is no pattern of file names", o.Input.Pattern)
 	}
-	// What stands before the first wildcard is a directory to begin in.
-	fixed, pattern := doublestar.SplitPattern(o.Input.Pattern)
-	root := resolve(absolute(o.path, fixed))
+	root := resolve(searchRoot(o.path, o.Input.Pattern))
+	_, pattern := doublestar.SplitPattern(o.Input.Pattern)
 	text, found, most := NewOutput(2*o.Bytes), 0, o.Input.Limit
 	if most <= 0 {
 		most = defaultNames

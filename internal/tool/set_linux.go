@@ -1,12 +1,10 @@
 package tool
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 	"sync"
 	"time"
@@ -116,12 +114,6 @@ func (s *Set) endShell() {
 		s.shell.end()
 		s.shell = nil
 	}
-}
-
-type bashInput struct {
-	Command string  `json:"command"`
-	Restart bool    `json:"restart"`
-	Timeout float64 `json:"timeout_s"` // seconds; not in the model's own idea of the tool
 }
 
 func (s *Set) callBash(ctx context.Context, input json.RawMessage, output func(Stream, string) error) Result {
@@ -255,25 +247,6 @@ func withNotes(text string, notes []string) string {
 		b.WriteString("[" + n + "]\n")
 	}
 	return strings.TrimSuffix(b.String(), "\n")
-}
-
-// decodeInput takes what a model wrote. Fields it made up are ignored.
-func decodeInput(raw json.RawMessage, into any) error {
-	if len(bytes.TrimSpace(raw)) == 0 {
-		raw = json.RawMessage("{}")
-	}
-	if err := json.Unmarshal(raw, into); err != nil {
-		return fmt.Errorf("the input is not what the tool takes: %w", err)
-	}
-	return nil
-}
-
-// absolute is where a path of a tool's input leads: from the working directory.
-func absolute(dir, p string) string {
-	if path.IsAbs(p) {
-		return path.Clean(p)
-	}
-	return path.Join(dir, p)
 }
 
 func failf(format string, args ...any) Result {

@@ -1,0 +1,119 @@
+// Package webhook is the host half of hooks: it posts to the URLs of the operator's
+// file, which no sandbox knows, on behalf of workers.
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"carrel/protocol"
+)
+
+const (
+	defaultTimeout = 10 * time.Second
+	// maxAnswerBytes bounds a webhook's answer: a worker gets it in one line.
+	maxAnswerBytes = 1 << 20
+)
+
+// Caller asks webhooks. It is safe for concurrent use and starts no goroutine that
+// outlives a call, but for the connections it keeps; Close closes those.
+type Caller struct {
+	hooks  []protocol.Hook
+	client *http.Client
+}
+
+// New checks the webhooks among hooks.
+func New(hooks []protocol.Hook) (*Caller, error) {
+	var faults []error
+	for i, h := range hooks {
+		if h.Webhook == "" {
+			continue
+		}
+		u, err := url.Parse(h.Webhook)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			faults = append(faults, fmt.Errorf("permissions: hooks[%d]: webhook: must be an http or https URL", i)) // not shown: it may hold a secret
+		}
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true}
+	return &Caller{hooks: slices.Clone(hooks), client: &http.Client{
+		Transport: transport,
+		// Not followed: where an answer leads is not what the operator wrote.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// Close closes idle connections.
+func (c *Caller) Close() { c.client.CloseIdleConnections() }
+
+// Call posts what a worker asks to the webhook that it names by number. Whatever
+// the worker says, only a URL of the file is posted to, for an event of that hook,
+// and the user is the one the worker is bound to. Errors: CodeNotFound where the
+// worker names no webhook, CodeAgentError where that gave no answer.
+func (c *Caller) Call(ctx context.Context, userID string, p protocol.HookParams) (protocol.HookResult, error) {
+	var r protocol.HookResult
+	if p.Hook < 0 || p.Hook >= len(c.hooks) || c.hooks[p.Hook].Webhook == "" || c.hooks[p.Hook].Event != p.Event {
+		return r, protocol.Errorf(protocol.CodeNotFound, "hook: %d is no webhook for %.20q", p.Hook, p.Event)
+	}
+	h := c.hooks[p.Hook]
+	p.UserID = userID
+	timeout := defaultTimeout
+	if h.TimeoutSeconds > 0 {
+		timeout = time.Duration(h.TimeoutSeconds * float64(time.Second))
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	r, err := c.post(ctx, h.Webhook, p)
+	if err != nil {
+		// Without the URL, which net/http puts into its errors.
+		if e, ok := errors.AsType[*url.Error](err); ok {
+			err = e.Err
+		}
+		return protocol.HookResult{}, protocol.Errorf(protocol.CodeAgentError, "webhook %d: %w", p.Hook, err)
+	}
+	return r, nil
+}
+
+func (c *Caller) post(ctx context.Context, to string, p protocol.HookParams) (r protocol.HookResult, err error) {
+	body, err := json.Marshal(p)
+	if err != nil {
+		return r, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(body))
+	if err != nil {
+		return r, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", "carrel")
+	response, err := c.client.Do(request)
+	if err != nil {
+		return r, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1))
+	switch {
+	case err != nil:
+		return r, err
+	case response.StatusCode == http.StatusNoContent:
+		return r, nil
+	case response.StatusCode != http.StatusOK:
+		return r, fmt.Errorf("answered %s", response.Status)
+	case len(answer) > maxAnswerBytes:
+		return r, fmt.Errorf("its answer is longer than %d bytes", maxAnswerBytes)
+	}
+	if err := json.Unmarshal(answer, &r); err != nil {
+		return r, fmt.Errorf("its answer: %w", err)
+	}
+	return r, nil
+}
