@@ -60,6 +60,8 @@ type Config struct {
 	Agent string `env:"SANDBOX_AGENT" shown:"claude if a key is configured, else shell" meaning:"default agent of a run"`
 
 	ApprovalTimeout time.Duration `env:"CARREL_APPROVAL_TIMEOUT" envDefault:"5m" min:"1s" max:"24h" meaning:"how long a run waits for a person to allow a tool; then it is denied"`
+	// PermissionsFile is read once, when the daemon starts.
+	PermissionsFile string `env:"CARREL_PERMISSIONS_FILE" meaning:"JSON file of permission rules and hooks: allow, ask, deny, default, hooks (see docs/permissions.md)"`
 
 	Listen      string `env:"CARREL_LISTEN" envDefault:"127.0.0.1:8642" meaning:"address of the HTTP API; one that is not loopback is refused unless CARREL_API_KEYS_FILE is set"`
 	APIKeysFile string `env:"CARREL_API_KEYS_FILE" meaning:"file of API keys, one a line: name:role:sha256-hex-of-the-key[:user]"`

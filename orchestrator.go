@@ -15,6 +15,7 @@ import (
 	"carrel/internal/broker"
 	"carrel/internal/cgroup"
 	"carrel/internal/engine/local"
+	"carrel/internal/hook/webhook"
 	"carrel/internal/httpapi"
 	"carrel/internal/jail"
 	"carrel/internal/pool"
@@ -43,6 +44,9 @@ type Orchestrator struct {
 	broker  *broker.Broker // nil = there is no key, and no way out of a sandbox
 	engine  *local.Engine
 	pool    *pool.Pool
+	// permissions are the operator's; webhooks asks those among their hooks.
+	permissions protocol.Permissions
+	webhooks    *webhook.Caller
 
 	approvals *approvals
 
@@ -101,6 +105,9 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 	}
 	o.isolation = Isolation(ctx, o.cfg)
 	if err := CheckIsolation(o.isolation); err != nil {
+		return err
+	}
+	if err := o.readPermissions(); err != nil {
 		return err
 	}
 	if err := o.openDirs(ctx); err != nil {
@@ -184,6 +191,8 @@ func (o *Orchestrator) startPool() {
 		},
 		ApprovalTimeout: o.cfg.ApprovalTimeout,
 		Connect:         o.connect(),
+		Permissions:     o.permissions,
+		Hook:            o.webhooks.Call,
 		Logger:          o.log,
 	})
 	o.partsWG.Go(func() {
@@ -278,6 +287,9 @@ func (o *Orchestrator) close() error {
 	o.disk.wait()
 	if o.engine != nil {
 		o.engine.Close()
+	}
+	if o.webhooks != nil {
+		o.webhooks.Close()
 	}
 	if o.cgroups != nil {
 		errs = append(errs, o.cgroups.Close(o.root))

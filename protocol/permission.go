@@ -75,7 +75,7 @@ type HookToolResult struct {
 
 // HookResult is a hook's answer. All of it may be left out.
 type HookResult struct {
-	// Decision is "allow", "ask", "deny" or "", which leaves it to the rules.
+	// Decision is Allow, "ask", Deny or "", which leaves it to the rules.
 	Decision string          `json:"decision,omitempty"`
 	Reason   string          `json:"reason,omitempty"`
 	Input    json.RawMessage `json:"input,omitempty"`   // in the place of the call's or the prompt's

@@ -6,6 +6,7 @@ package agent
 import (
 	"context"
 
+	"carrel/internal/hook"
 	"carrel/internal/tool"
 	"carrel/protocol"
 )
@@ -37,4 +38,8 @@ type Run struct {
 	// It blocks until there is an answer, which may be that there is none: deny.
 	// An error says that the run was canceled or has lost its host.
 	Approve func(ctx context.Context, p protocol.ApproveParams) (protocol.ApproveResult, error)
+	// Policy and Webhook are for a hook.Gate: whoever lets a model use tools puts
+	// one between the two. What a user runs himself needs none.
+	Policy  *hook.Policy
+	Webhook func(ctx context.Context, p protocol.HookParams) (protocol.HookResult, error)
 }

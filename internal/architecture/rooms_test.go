@@ -85,7 +85,7 @@ var rooms = []room{
 	},
 	{
 		path:  "internal/agent",
-		rooms: []string{"internal/tool", "protocol"},
+		rooms: []string{"internal/hook", "internal/tool", "protocol"},
 		why:   "message to tool to event; it reaches the host through the events it emits alone",
 	},
 	{
@@ -100,7 +100,7 @@ var rooms = []room{
 	{
 		path: "internal/worker",
 		rooms: []string{
-			"internal/agent", "internal/agent/shell", "internal/fdpass", "internal/jail", "internal/jsonrpc",
+			"internal/agent", "internal/agent/shell", "internal/fdpass", "internal/hook", "internal/jail", "internal/jsonrpc",
 			"internal/reap", "internal/tool", "protocol",
 		},
 		foreign: []string{"golang.org/x/sys/unix"},
@@ -170,7 +170,7 @@ var rooms = []room{
 	{
 		path: ".",
 		rooms: []string{
-			"internal/broker", "internal/cgroup", "internal/engine", "internal/engine/local", "internal/httpapi",
+			"internal/broker", "internal/cgroup", "internal/engine", "internal/engine/local", "internal/hook", "internal/hook/webhook", "internal/httpapi",
 			"internal/jail", "internal/memory", "internal/pool", "internal/store", "internal/workspace", "protocol",
 		},
 		foreign: []string{"github.com/caarlos0/env/v11", "github.com/oklog/ulid/v2", "golang.org/x/sync", "golang.org/x/sys/unix"},

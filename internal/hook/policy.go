@@ -125,9 +125,9 @@ func parseHook(number int, h protocol.Hook) (hook, error) {
 
 // The decisions, as they are written in files and answers.
 const (
-	allow = "allow"
+	allow = protocol.Allow
 	ask   = "ask"
-	deny  = "deny"
+	deny  = protocol.Deny
 )
 
 // verdict is what rules say of a call, and why.

@@ -56,21 +56,50 @@ func (h *host) take(method string, params json.RawMessage) error {
 	return nil
 }
 
-// Request answers approve. Where nobody can answer, the answer is no.
+// Request answers approve and hook. Where nobody can answer, the answer is no.
 func (h *host) Request(ctx context.Context, method string, params json.RawMessage) (any, error) {
 	h.w.heard.Add(1)
-	if method != protocol.MethodApprove {
-		return nil, jsonrpc.ErrMethodNotFound
+	switch method {
+	case protocol.MethodApprove:
+		return h.approve(ctx, params)
+	case protocol.MethodHook:
+		return h.hook(ctx, params)
 	}
+	return nil, jsonrpc.ErrMethodNotFound
+}
+
+func (h *host) approve(ctx context.Context, params json.RawMessage) (any, error) {
 	var ask protocol.ApproveParams
 	if err := json.Unmarshal(params, &ask); err != nil {
 		return nil, protocol.Errorf(protocol.CodeInvalidRequest, "approve: %w", err)
 	}
-	if h.w.calls.find(runKey(ask.RunID)) == nil {
-		return nil, protocol.Errorf(protocol.CodeNotFound, "approve: run %.40q is not going", ask.RunID)
+	if err := h.going(ask.RunID); err != nil {
+		return nil, err
 	}
 	if h.pool.o.Approve == nil {
-		return protocol.ApproveResult{Decision: "deny", Reason: "nobody is there to approve"}, nil
+		return protocol.ApproveResult{Decision: protocol.Deny, Reason: "nobody is there to approve"}, nil
 	}
 	return h.pool.o.Approve(ctx, h.w.user.id, ask)
+}
+
+func (h *host) hook(ctx context.Context, params json.RawMessage) (any, error) {
+	var ask protocol.HookParams
+	if err := json.Unmarshal(params, &ask); err != nil {
+		return nil, protocol.Errorf(protocol.CodeInvalidRequest, "hook: %w", err)
+	}
+	if err := h.going(ask.RunID); err != nil {
+		return nil, err
+	}
+	if h.pool.o.Hook == nil {
+		return nil, protocol.Errorf(protocol.CodeNotFound, "hook: there is no webhook")
+	}
+	return h.pool.o.Hook(ctx, h.w.user.id, ask)
+}
+
+// going refuses what is asked for a run that is not this worker's.
+func (h *host) going(runID string) error {
+	if h.w.calls.find(runKey(runID)) == nil {
+		return protocol.Errorf(protocol.CodeNotFound, "run %.40q is not going", runID)
+	}
+	return nil
 }

@@ -162,6 +162,7 @@ func (p *Pool) initialize(ctx context.Context, w *worker, conn *jsonrpc.Conn, ta
 		UserID:          w.user.id,
 		Agent:           p.o.Agent,
 		Limits:          p.o.Limits,
+		Permissions:     p.o.Permissions.ForWorker(),
 		ApprovalSeconds: p.o.ApprovalTimeout.Seconds(),
 	}
 	var result protocol.InitializeResult

@@ -45,6 +45,10 @@ type Options struct {
 	// Its context ends with the worker or when the worker takes the question back.
 	Approve func(ctx context.Context, userID string, p protocol.ApproveParams) (protocol.ApproveResult, error)
 
+	// Permissions are what workers hold their runs' tools to; a worker gets them
+	// without webhooks' URLs. Hook asks a webhook on a worker's behalf; nil: nobody.
+	Permissions protocol.Permissions
+	Hook        func(ctx context.Context, userID string, p protocol.HookParams) (protocol.HookResult, error)
 	// ApprovalTimeout is how long Approve takes at most, for the worker to tell.
 	ApprovalTimeout time.Duration
 	// Connect makes a worker's line to the broker, when it is bound: the host's end,

@@ -37,6 +37,9 @@ func (w *Worker) execute(ctx context.Context, p *protocol.ExecuteParams) (any, e
 	if err := events.emit(sendCtx, protocol.EventRunStarted, protocol.RunStarted{SessionID: p.SessionID, Agent: name}); err != nil {
 		return nil, err
 	}
+	w.mu.Lock()
+	policy := w.policy
+	w.mu.Unlock()
 	result, err := a.Run(ctx, &agent.Run{
 		ID:          p.RunID,
 		SessionID:   p.SessionID,
@@ -49,6 +52,8 @@ func (w *Worker) execute(ctx context.Context, p *protocol.ExecuteParams) (any, e
 		Approve: func(ctx context.Context, p protocol.ApproveParams) (protocol.ApproveResult, error) {
 			return w.approve(ctx, events, p)
 		},
+		Policy:  policy,
+		Webhook: w.webhook,
 	})
 	if err != nil {
 		failure := failureOf(ctx, err)
@@ -61,6 +66,12 @@ func (w *Worker) execute(ctx context.Context, p *protocol.ExecuteParams) (any, e
 		return nil, err
 	}
 	return result, nil
+}
+
+// webhook has the host ask a webhook: no sandbox knows its URL, or has a network.
+func (w *Worker) webhook(ctx context.Context, p protocol.HookParams) (r protocol.HookResult, err error) {
+	err = w.conn.Call(ctx, protocol.MethodHook, p, &r)
+	return r, err
 }
 
 func (w *Worker) agentOf(p *protocol.ExecuteParams) (agent.Agent, string, error) {

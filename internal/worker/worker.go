@@ -14,6 +14,7 @@ import (
 
 	"carrel/internal/agent"
 	"carrel/internal/agent/shell"
+	"carrel/internal/hook"
 	"carrel/internal/jail"
 	"carrel/internal/jsonrpc"
 	"carrel/internal/reap"
@@ -34,6 +35,7 @@ type Worker struct {
 	agent       string // default of its runs
 	limits      protocol.WorkerLimits
 	approval    time.Duration // how long the host waits for an answer
+	policy      *hook.Policy  // nil = no rule and no hook
 	active      int
 }
 
@@ -117,6 +119,10 @@ func (w *Worker) initialize(p *protocol.InitializeParams) (any, error) {
 	if p.UserID != w.entered.UserID {
 		return nil, protocol.Errorf(protocol.CodeInvalidRequest, "this worker is bound to another user")
 	}
+	policy, err := hook.NewPolicy(p.Permissions)
+	if err != nil { // the host has checked them: another version's
+		return nil, protocol.Errorf(protocol.CodeInvalidRequest, "%w", err)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.initialized {
@@ -135,6 +141,7 @@ func (w *Worker) initialize(p *protocol.InitializeParams) (any, error) {
 	if p.Limits.MaxOutputBytes > 0 {
 		w.limits.MaxOutputBytes = p.Limits.MaxOutputBytes
 	}
+	w.policy = policy
 	w.initialized = true
 	return protocol.InitializeResult{
 		ProtocolVersion: protocol.Version,
