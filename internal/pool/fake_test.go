@@ -375,6 +375,12 @@ func (w *fakeWorker) execute(ctx context.Context, p protocol.ExecuteParams) (any
 				return nil, err
 			}
 			emit(protocol.EventTextDelta, fmt.Sprintf(`{"text":%q}`, got.Decision))
+		case "hook":
+			var got protocol.HookResult
+			if err := w.conn.Call(ctx, protocol.MethodHook, protocol.HookParams{RunID: arg}, &got); err != nil {
+				got.Decision = string(protocol.CodeOf(err))
+			}
+			emit(protocol.EventTextDelta, fmt.Sprintf(`{"text":%q}`, got.Decision))
 		case "quiet":
 			return protocol.Result{RunID: p.RunID}, nil
 		case "shape":

@@ -293,6 +293,35 @@ func TestApprovalIsAskedForTheRunsUserAndDeniedWhereNobodyCan(t *testing.T) {
 	}
 }
 
+func TestWebhookIsAskedForTheRunsUserAndARunThatGoes(t *testing.T) {
+	ask := func(_ context.Context, userID string, _ protocol.HookParams) (protocol.HookResult, error) {
+		return protocol.HookResult{Decision: "deny-" + userID}, nil
+	}
+	for _, tt := range []struct {
+		message, want string
+		hook          func(context.Context, string, protocol.HookParams) (protocol.HookResult, error)
+	}{
+		{"hook:run_1", `{"text":"deny-ann"}`, ask},
+		{"hook:run_2", `{"text":"not_found"}`, ask},
+		{"hook:run_1", `{"text":"not_found"}`, nil},
+	} {
+		inBubble(t, Options{Hook: tt.hook}, func(t *testing.T, r *rig) {
+			l := r.acquire("ann")
+			defer l.Release()
+			var got string
+			_, err := l.Execute(t.Context(), protocol.ExecuteParams{RunID: "run_1", Message: tt.message}, func(ev protocol.EventParams) error {
+				if ev.Type == protocol.EventTextDelta {
+					got = string(ev.Data)
+				}
+				return nil
+			})
+			if err != nil || got != tt.want {
+				t.Errorf("%s: got %s, %v; want %s", tt.message, got, err, tt.want)
+			}
+		})
+	}
+}
+
 func TestPressureRetiresTheLongestIdleAndElseLetsWait(t *testing.T) {
 	var room atomic.Int64
 	room.Store(2)
