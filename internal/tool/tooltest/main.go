@@ -39,8 +39,10 @@ type Answer struct {
 	Dir    string
 }
 
+// init, and not main: as in carrel-worker, and for its reasons.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread() // as in carrel-worker
 	if err := run(context.Background(), os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "tooltest:", err)
 		os.Exit(1)
