@@ -21,7 +21,6 @@ type world struct {
 	approve   func(protocol.ApproveParams) (protocol.ApproveResult, error)
 	asked     []protocol.HookParams
 	answers   []protocol.HookResult // of webhooks, in order
-	commands  []string              // what was given to commands on stdin
 	command   func(ctx context.Context, c tool.Command) (tool.Exit, error)
 	links     map[string]string
 }

@@ -129,6 +129,7 @@ func (s *script) redirect(r *syntax.Redirect) {
 		if target != "" && strings.Trim(target, "0123456789-") == "" {
 			return
 		}
+	default: // all others write, or open to write
 	}
 	if target != "/dev/null" {
 		s.add("it writes into a file")

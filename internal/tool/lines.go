@@ -37,7 +37,7 @@ func (l *lines) next() error {
 		switch {
 		case end, errors.Is(err, io.EOF) && some:
 			return nil
-		case err != nil && !errors.Is(err, bufio.ErrBufferFull):
+		case !errors.Is(err, bufio.ErrBufferFull):
 			return err
 		}
 	}
