@@ -102,6 +102,8 @@ func (s *Set) Resolve(ctx context.Context, path string) (string, error) {
 func (h *Hosts) file(ctx context.Context, r *fileRequest) (Result, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, fileTime+fileGrace, errTimeout)
 	defer cancel()
+	h.wake()
+	defer h.settle()
 	host, err := h.take(ctx)
 	if err != nil {
 		return Result{}, err
