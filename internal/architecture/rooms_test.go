@@ -96,6 +96,9 @@ var rooms = []room{
 	{
 		path: "internal/door",
 		why:  "the jailed half's side of the line to the broker: it knows the line, and no key",
+		path:  "internal/agent/session",
+		rooms: []string{"protocol"},
+		why:   "transcripts: the jailed half writes them and the host may read them, so it links neither half",
 	},
 	{
 		path: "internal/worker",
@@ -195,6 +198,7 @@ var rooms = []room{
 		foreign: []string{"golang.org/x/sys/unix"},
 		why:     "drives the built programs from outside: it knows the API and the machine, and none of our insides",
 	},
+	{path: "internal/anthropictest", why: "a Messages API for tests and the demo: it knows the wire alone"},
 	{path: "internal/architecture", why: "this test"},
 	{path: "tools/testcount", why: "the gate's counter builds before anything else does"},
 }
