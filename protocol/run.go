@@ -96,6 +96,8 @@ type Result struct {
 	// is then the true size.
 	Truncated    bool  `json:"truncated,omitempty"`
 	ContentBytes int64 `json:"content_bytes,omitempty"`
+	// ToolCallsLeftOut counts the calls that ToolCalls has no room for.
+	ToolCallsLeftOut int `json:"tool_calls_left_out,omitempty"`
 }
 
 // ToolCall is one finished call of a tool.

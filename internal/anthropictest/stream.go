@@ -1,6 +1,7 @@
 package anthropictest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -61,11 +62,13 @@ type stream struct {
 // send writes one event; false tells that the caller has left.
 func (s *stream) send(e event) bool {
 	e.data["type"] = e.kind
-	data, err := json.Marshal(e.data)
-	if err != nil {
+	var data bytes.Buffer
+	encoder := json.NewEncoder(&data)
+	encoder.SetEscapeHTML(false) // nor does the API
+	if err := encoder.Encode(e.data); err != nil {
 		panic("anthropictest: " + err.Error()) // of strings and numbers
 	}
-	frame := fmt.Appendf(nil, "event: %s\ndata: %s\n\n", e.kind, data)
+	frame := fmt.Appendf(nil, "event: %s\ndata: %s\n", e.kind, data.Bytes()) // the encoder ends the line
 	if !s.bytewise {
 		return s.write(frame)
 	}

@@ -96,6 +96,14 @@ var rooms = []room{
 	{
 		path: "internal/door",
 		why:  "the jailed half's side of the line to the broker: it knows the line, and no key",
+	},
+	{
+		path:    "internal/agent/claude",
+		rooms:   []string{"internal/agent", "internal/agent/session", "internal/jail", "internal/tool", "protocol"},
+		foreign: []string{"github.com/anthropics/anthropic-sdk-go", "golang.org/x/sync"},
+		why:     "the model's client; the one room of the jailed half that speaks HTTP",
+	},
+	{
 		path:  "internal/agent/session",
 		rooms: []string{"protocol"},
 		why:   "transcripts: the jailed half writes them and the host may read them, so it links neither half",
