@@ -30,6 +30,10 @@ test-programs: build # the attacker stands beside the programs it attacks
 run: build ## build, then serve on loopback
 	exec bin/carrel serve
 
+.PHONY: demo
+demo: build ## a run with a model that follows a script: no account is needed
+	exec go run ./tools/demo
+
 # Not for every target: carrel refuses a CARREL_ key that it does not know.
 test test-rootless: export CARREL_TEST_ATTACKER ?= $(CURDIR)/bin/carrel-attacker
 
