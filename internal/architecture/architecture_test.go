@@ -42,6 +42,12 @@ func TestJailedHalfLinksNothingItMustNot(t *testing.T) {
 	}
 }
 
+func TestOnlyTheModelsClientSpeaksHTTPInTheJailedHalf(t *testing.T) {
+	for _, fault := range naming("net/http", jailedHalf, httpClients, list(t)) {
+		t.Error(fault)
+	}
+}
+
 func TestEveryRowOfTheTableIsARoom(t *testing.T) {
 	packages := list(t)
 	for _, r := range rooms {
@@ -98,6 +104,19 @@ func TestBansReachThroughOtherPackages(t *testing.T) {
 	}
 }
 
+func TestNamingFindsWhoImportsWhat(t *testing.T) {
+	w := own("carrel/cmd/w", "net/http", "carrel/internal/a", "carrel/internal/b")
+	w.Deps = []string{"carrel/internal/a", "carrel/internal/b", "net/http"}
+	packages := []pkg{w, own("carrel/internal/a", "net/http"), own("carrel/internal/b", "net/http"), own("carrel/internal/host", "net/http")}
+	want := []string{
+		"carrel/cmd/w imports net/http, which only [internal/a] may",
+		"carrel/internal/b imports net/http, which only [internal/a] may",
+	}
+	if diff := cmp.Diff(want, naming("net/http", "carrel/cmd/w", []string{"internal/a"}, packages)); diff != "" {
+		t.Errorf("naming (-want +got):\n%s", diff)
+	}
+}
+
 func own(importPath string, imports ...string) pkg {
 	return pkg{ImportPath: importPath, Module: &struct{ Main bool }{true}, Imports: imports}
 }
@@ -146,6 +165,24 @@ func banned(program string, bans []ban, packages []pkg) []string {
 			if slices.ContainsFunc(b.paths, func(prefix string) bool { return within(dep, prefix) }) {
 				found = append(found, fmt.Sprintf("%s links %s: %s", program, dep, b.why))
 			}
+		}
+	}
+	return found
+}
+
+// naming holds which of the module's packages that program links import a package
+// against those that may.
+func naming(what, program string, allowed []string, packages []pkg) []string {
+	i := slices.IndexFunc(packages, func(p pkg) bool { return p.ImportPath == program })
+	if i < 0 {
+		return []string{program + " is not there"}
+	}
+	var found []string
+	for _, p := range packages {
+		linked := p.ImportPath == program || slices.Contains(packages[i].Deps, p.ImportPath)
+		may := slices.ContainsFunc(allowed, func(name string) bool { return importPath(name) == p.ImportPath })
+		if p.Module != nil && p.Module.Main && linked && !may && slices.Contains(p.Imports, what) {
+			found = append(found, fmt.Sprintf("%s imports %s, which only %v may", p.ImportPath, what, allowed))
 		}
 	}
 	return found

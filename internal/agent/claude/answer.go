@@ -3,7 +3,6 @@ package claude
 import (
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"carrel/internal/agent/session"
@@ -43,8 +42,18 @@ type block struct {
 	raw       json.RawMessage // of a kind that this package does not know
 }
 
-// validName is what the API takes as a tool's name.
-var validName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,128}$`)
+// validName reports whether the API takes name as a tool's: ^[a-zA-Z0-9_-]{1,128}$.
+// A regular expression of this would cost every start of a worker more than the
+// whole SDK does.
+func validName(name string) bool {
+	for _, c := range []byte(name) {
+		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
+		if !letter && (c < '0' || c > '9') && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return name != "" && len(name) <= maxIDBytes
+}
 
 // invalidName stands in for a name that no later request could have in it.
 const invalidName = "invalid_name"
@@ -66,7 +75,7 @@ func (a *answer) open(index int64, b *block) error {
 				return malformed("two tool calls with the id %s", b.id)
 			}
 		}
-		if !validName.MatchString(b.name) {
+		if !validName(b.name) {
 			b.name = invalidName
 		}
 	}

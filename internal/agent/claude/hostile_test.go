@@ -160,6 +160,17 @@ func TestHostThatIsGone(t *testing.T) {
 	}
 }
 
+func TestToolNamesTheAPITakes(t *testing.T) {
+	for name, want := range map[string]bool{
+		"bash": true, "mcp__x-Y_9": true, strings.Repeat("x", 128): true,
+		"": false, strings.Repeat("x", 129): false, "a b": false, "a.b": false, "é": false, "@": false, "[": false, "\x00": false, "{": false,
+	} {
+		if validName(name) != want {
+			t.Errorf("%.20q: %t", name, !want)
+		}
+	}
+}
+
 func FuzzBlocks(f *testing.F) {
 	f.Add("bash", `{"a":1}`, "text")
 	f.Add("", "{", "\xff")
