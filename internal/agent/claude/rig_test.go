@@ -50,7 +50,7 @@ func newRigOver(t *testing.T, homeDir string, server *anthropictest.Server) *rig
 	g.Agent = New(Options{
 		BaseURL: server.URL, Transport: transport,
 		Home: openRoot(t, g.homeDir), Workspace: openRoot(t, g.workspaceDir),
-		Tools: func(_ *agent.Run, dir string) Tools { g.tools.dir = dir; return g.tools },
+		Tools: func(_ *agent.Run, dir string) Tools { return g.tools.begin(dir) },
 	})
 	g.wait = func(ctx context.Context, d time.Duration) error {
 		g.mu.Lock()
@@ -150,11 +150,18 @@ func (o outcome) told(t protocol.EventType) string {
 // fakeTools are tools that do what a test says.
 type fakeTools struct {
 	does map[string]func(ctx context.Context, c tool.Call, output func(tool.Stream, string) error) tool.Result
-	dir  string
 
 	mu     sync.Mutex
+	dir    string
 	calls  []tool.Call
 	closed int
+}
+
+func (f *fakeTools) begin(dir string) Tools {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dir = dir
+	return f
 }
 
 func newFakeTools() *fakeTools {
@@ -184,9 +191,15 @@ func (f *fakeTools) Call(ctx context.Context, c tool.Call, output func(tool.Stre
 	return f.does[c.Name](ctx, c, output)
 }
 
-func (f *fakeTools) Dir() string { return f.dir }
+func (f *fakeTools) Dir() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dir
+}
 
 func (f *fakeTools) Close(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.closed++
 	return nil
 }
