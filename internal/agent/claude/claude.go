@@ -52,11 +52,12 @@ type Tools interface {
 }
 
 // Gate stands before and after every call of a tool. Its methods are safe for
-// concurrent use.
+// concurrent use. A hook.Gate is one.
 type Gate interface {
-	// Decide gives the call as it may be done, or the reason why it may not. After
-	// an error, which is the gate's own, the call is not done either.
-	Decide(ctx context.Context, c tool.Call) (allowed tool.Call, denial string, err error)
+	// Before gives the call as it may be done, or the reason why it may not, and a
+	// note for the model to read beside the result. After an error, which is the
+	// gate's own, the call is not done either.
+	Before(ctx context.Context, c tool.Call) (allowed tool.Call, denial, note string, err error)
 	// After sees what a call gave, and gives what the model is to see of it.
 	After(ctx context.Context, c tool.Call, r tool.Result) tool.Result
 }
@@ -72,7 +73,7 @@ type Options struct {
 	// or "". The agent closes them.
 	Tools func(r *agent.Run, dir string) Tools
 	// Gate makes a run's gate. Nil lets every call through.
-	Gate func(r *agent.Run) Gate
+	Gate func(r *agent.Run, t Tools) (Gate, error)
 	// Window is the model's context window in tokens; 0 means [DefaultWindow].
 	Window int64
 	Log    *slog.Logger
@@ -127,10 +128,7 @@ func (a *Agent) Run(ctx context.Context, r *agent.Run) (*protocol.Result, error)
 		shown:   shown{emit: r.Emit, left: maxShownBytes},
 		content: tool.NewOutput(maxContentBytes),
 	}
-	if a.options.Gate != nil {
-		going.gate = a.options.Gate(r)
-	}
-	stop, err := going.loop(ctx)
+	stop, err := going.work(ctx)
 	// A run has ended when all it started has, so this is waited for, whatever ctx says.
 	if closeErr := tools.Close(context.WithoutCancel(ctx)); err == nil {
 		err = closeErr
@@ -142,6 +140,16 @@ func (a *Agent) Run(ctx context.Context, r *agent.Run) (*protocol.Result, error)
 		return nil, err
 	}
 	return going.result(stop, time.Since(start)), nil
+}
+
+// work is the run between the making of its tools and their end.
+func (r *run) work(ctx context.Context) (stop string, err error) {
+	if makeGate := r.agent.options.Gate; makeGate != nil {
+		if r.gate, err = makeGate(r.Run, r.tools); err != nil {
+			return "", err
+		}
+	}
+	return r.loop(ctx)
 }
 
 // run is one that is going.

@@ -242,7 +242,10 @@ type gate struct {
 	decide func(c tool.Call) (tool.Call, string, error)
 }
 
-func (g gate) Decide(_ context.Context, c tool.Call) (tool.Call, string, error) { return g.decide(c) }
+func (g gate) Before(_ context.Context, c tool.Call) (allowed tool.Call, denial, note string, err error) {
+	allowed, denial, err = g.decide(c)
+	return allowed, denial, "a note", err
+}
 
 func (g gate) After(_ context.Context, c tool.Call, r tool.Result) tool.Result {
 	r.Content += " (seen: " + string(c.Input) + ")"
@@ -254,10 +257,10 @@ func TestGateAllowsChangesAndDenies(t *testing.T) {
 		use(anthropictest.ToolUse("t1", "bash", `{"command":"good"}`), anthropictest.ToolUse("t2", "bash", `{"command":"bad"}`),
 			anthropictest.ToolUse("t3", "bash", `{"command":"odd"}`)),
 		results(anthropictest.Say("ok"),
-			`t1 false did {"command":"better"} (seen: {"command":"better"})`,
+			`t1 false did {"command":"better"} (seen: {"command":"better"})`+"\n\na note",
 			"t2 true a rule says no",
 			"t3 true Not done: it could not be decided whether this is allowed."))
-	g.options.Gate = func(*agent.Run) Gate {
+	g.options.Gate = func(*agent.Run, Tools) (Gate, error) {
 		return gate{decide: func(c tool.Call) (tool.Call, string, error) {
 			switch string(c.Input) {
 			case `{"command":"good"}`:
@@ -266,7 +269,7 @@ func TestGateAllowsChangesAndDenies(t *testing.T) {
 				return c, "a rule says no", nil
 			}
 			return c, "", errors.New("the hook is broken")
-		}}
+		}}, nil
 	}
 	g.ok("hi")
 	if len(g.tools.calls) != 1 || g.tools.calls[0].ID != "t1" {

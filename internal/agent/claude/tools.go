@@ -88,8 +88,9 @@ func (r *run) refuse(a *answer, b *block, number int, last bool) string {
 
 // callTool does one call, if the gate lets it through.
 func (r *run) callTool(ctx context.Context, c tool.Call) tool.Result {
+	note := ""
 	if r.gate != nil {
-		allowed, denial, err := r.gate.Decide(ctx, c)
+		allowed, denial, beside, err := r.gate.Before(ctx, c)
 		switch {
 		case ctx.Err() != nil:
 			return failed("Not done: the run was canceled.")
@@ -99,7 +100,7 @@ func (r *run) callTool(ctx context.Context, c tool.Call) tool.Result {
 		case denial != "":
 			return failed(denial)
 		}
-		c.Name, c.Input = allowed.Name, allowed.Input
+		c.Name, c.Input, note = allowed.Name, allowed.Input, beside
 	}
 	result := r.tools.Call(ctx, c, func(s tool.Stream, text string) error {
 		return r.shown.text(ctx, text, func(piece string) (protocol.EventType, any) {
@@ -108,6 +109,9 @@ func (r *run) callTool(ctx context.Context, c tool.Call) tool.Result {
 	})
 	if r.gate != nil {
 		result = r.gate.After(ctx, c, result)
+	}
+	if note != "" {
+		result.Content = strings.TrimSuffix(result.Content, "\n") + "\n\n" + note
 	}
 	return result
 }
