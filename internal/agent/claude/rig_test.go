@@ -15,8 +15,15 @@ import (
 
 	"carrel/internal/agent"
 	"carrel/internal/anthropictest"
+	"carrel/internal/hook"
 	"carrel/internal/tool"
 	"carrel/protocol"
+)
+
+// What a worker gives the agent has its shapes.
+var (
+	_ Tools = (*tool.Set)(nil)
+	_ Gate  = (*hook.Gate)(nil)
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
