@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -160,10 +161,36 @@ func (c *Config) fillIn(set settings) {
 		c.WarmWorkers = max(0, min(c.WarmWorkers, c.MaxWorkers))
 	}
 	if c.Agent == "" {
-		c.Agent = defaultAgent(c.AnthropicAPIKey.IsSet())
+		c.Agent = c.agents()[0]
 	}
 	if c.DatabaseURL == "" {
 		c.DatabaseURL = sqliteScheme + filepath.Join(c.BaseDir, "carrel.db")
+	}
+}
+
+// agents lists the agents a run may have, the default first: claude takes a key.
+func (c *Config) agents() []string {
+	if c.AnthropicAPIKey.IsSet() {
+		return []string{agentClaude, agentShell}
+	}
+	return []string{agentShell}
+}
+
+// The agents by name.
+const (
+	agentClaude = "claude"
+	agentShell  = "shell"
+)
+
+// checkAgent reports why a run may not have this agent; nil if it may.
+func (c *Config) checkAgent(name string) error {
+	switch {
+	case slices.Contains(c.agents(), name):
+		return nil
+	case name == agentClaude:
+		return errors.New("claude needs a key: set ANTHROPIC_API_KEY or ANTHROPIC_API_KEY_FILE")
+	default:
+		return errors.New("there is no such agent")
 	}
 }
 
@@ -189,5 +216,5 @@ func (c Config) Warnings() []string {
 	if c.AnthropicAPIKey.IsSet() && strings.HasPrefix(c.AnthropicBaseURL, "http://") && !isLoopbackURL(c.AnthropicBaseURL) {
 		warnings = append(warnings, "ANTHROPIC_BASE_URL: http:// sends the key over the network unencrypted")
 	}
-	return append(warnings, unbuiltWarnings(c)...)
+	return warnings
 }

@@ -36,9 +36,9 @@ func (c Config) check() []Fault {
 			Allowed: "a count above SANDBOX_MAX_WORKERS, or SANDBOX_WARM_WORKERS=0",
 		})
 	}
-	if agents := builtAgents(); !slices.Contains(agents, c.Agent) {
+	if err := c.checkAgent(c.Agent); err != nil {
 		faults = append(faults, Fault{
-			Key: "SANDBOX_AGENT", Value: c.Agent, Reason: "there is no such agent", Allowed: strings.Join(agents, ", "),
+			Key: "SANDBOX_AGENT", Value: c.Agent, Reason: err.Error(), Allowed: strings.Join(c.agents(), ", "),
 		})
 	}
 	faults = append(faults, checkEnvVars(c.AllowedEnvVars)...)

@@ -83,7 +83,7 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 		"SANDBOX_QUEUE_SIZE": "100", "SANDBOX_QUEUE_TIMEOUT": "30s", "SANDBOX_ALLOWED_ENV_VARS": "LANG,LC_ALL,TZ",
 		"SANDBOX_MEMORY_LIMIT": "1GiB", "SANDBOX_CPU_LIMIT": "1", "SANDBOX_PIDS_LIMIT": "256", "SANDBOX_DISK_QUOTA": "1GiB",
 		"SANDBOX_FILE_TTL": "720h0m0s", "SANDBOX_ISOLATION": "strict", "SANDBOX_REQUIRE": "", "SANDBOX_UID_RANGE": "200000:65536",
-		"SANDBOX_AGENT": "shell", "CARREL_APPROVAL_TIMEOUT": "5m0s", "CARREL_LISTEN": "127.0.0.1:8642", "CARREL_API_KEYS_FILE": "",
+		"SANDBOX_AGENT": "shell", "CARREL_PERMISSIONS_FILE": "", "CARREL_APPROVAL_TIMEOUT": "5m0s", "CARREL_LISTEN": "127.0.0.1:8642", "CARREL_API_KEYS_FILE": "",
 		"CARREL_DATABASE_URL": "sqlite:data/carrel.db", "ANTHROPIC_API_KEY": "", "ANTHROPIC_API_KEY_FILE": "",
 		"ANTHROPIC_BASE_URL": "https://api.anthropic.com", "CARREL_LOG_LEVEL": "info", "CARREL_LOG_FORMAT": "",
 		"CARREL_BUDGET_RUN_USD": "0", "CARREL_BUDGET_RUN_TOKENS": "0", "CARREL_BUDGET_USER_DAY_USD": "0",
@@ -149,7 +149,7 @@ func TestEveryFaultIsReportedAtOnceWithKeyValueAndRange(t *testing.T) {
 		"CARREL_LISTN: unknown key; the nearest known one is CARREL_LISTEN (from environment)",
 		"CARREL_LOG_LEVEL=loud: must be debug, info, warn or error (from environment)",
 		"COLOUR: unknown key; the nearest known one is CARREL_URL (from " + at(6) + ")",
-		"SANDBOX_AGENT=claude: there is no such agent (allowed: shell; from flag)",
+		"SANDBOX_AGENT=claude: claude needs a key: set ANTHROPIC_API_KEY or ANTHROPIC_API_KEY_FILE (allowed: shell; from flag)",
 		"SANDBOX_CPU_LIMIT=NaN: out of range (allowed: 0.01..1024; from environment)",
 		"SANDBOX_FILE_TTL=-1s: out of range (allowed: 0 (never) or 1s..87600h; from environment)",
 		"SANDBOX_ISOLATION=none: is none of the allowed words (allowed: strict, degraded; from environment)",
@@ -252,9 +252,15 @@ func TestWhatIsNotBuiltYetIsRefusedWithASentence(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	cfg := mustLoad(t, ConfigSource{Environ: []string{"ANTHROPIC_API_KEY=" + keyCanary}})
-	if w := cfg.Warnings(); cfg.Agent != "shell" || len(w) != 1 || !strings.Contains(w[0], "no claude agent") {
-		t.Errorf("with a key the agent is %s, warnings %q", cfg.Agent, w)
+}
+
+func TestAgentIsClaudeWhereThereIsAKey(t *testing.T) {
+	key := "ANTHROPIC_API_KEY=" + keyCanary
+	for environ, want := range map[string]string{"": "shell", key: "claude", key + "\nSANDBOX_AGENT=shell": "shell", key + "\nSANDBOX_AGENT=claude": "claude"} {
+		cfg := mustLoad(t, ConfigSource{Environ: strings.Fields(environ)})
+		if w := cfg.Warnings(); cfg.Agent != want || len(w) > 0 {
+			t.Errorf("%d variables: the agent is %s, warnings %q", len(strings.Fields(environ)), cfg.Agent, w)
+		}
 	}
 }
 

@@ -96,8 +96,10 @@ func (o *Orchestrator) checkRequest(req *protocol.ExecuteRequest) error {
 		return protocol.Errorf(protocol.CodeInvalidRequest, "message: must not be empty")
 	case len(req.Message) > protocol.MaxMessageBytes:
 		return protocol.Errorf(protocol.CodeTooLarge, "message: %d bytes, at most %d are allowed", len(req.Message), protocol.MaxMessageBytes)
-	case req.Config.Agent != "" && !knownAgent(req.Config.Agent):
-		return protocol.Errorf(protocol.CodeInvalidRequest, "config.agent: there is no %q; there is %q", req.Config.Agent, builtAgents())
+	case req.Config.Agent != "":
+		if err := o.cfg.checkAgent(req.Config.Agent); err != nil {
+			return protocol.Errorf(protocol.CodeInvalidRequest, "config.agent: %w; there is %q", err, o.cfg.agents())
+		}
 	}
 	return nil
 }

@@ -43,6 +43,22 @@ func (s service) AddAttachment(ctx context.Context, userID, name, mediaType stri
 	return s.o.AddAttachment(ctx, userID, name, mediaType, body)
 }
 
+func (s service) ListSessions(ctx context.Context, userID string) (protocol.SessionList, error) {
+	return s.o.ListSessions(ctx, userID)
+}
+
+func (s service) ReadSession(ctx context.Context, userID, sessionID string) (protocol.Transcript, error) {
+	return s.o.ReadSession(ctx, userID, sessionID)
+}
+
+func (s service) DeleteSession(ctx context.Context, userID, sessionID string) error {
+	return s.o.DeleteSession(ctx, userID, sessionID)
+}
+
+func (s service) ForkSession(ctx context.Context, userID, sessionID, fork string) (protocol.SessionInfo, error) {
+	return s.o.ForkSession(ctx, userID, sessionID, fork)
+}
+
 func (s service) Sandboxes(context.Context) (protocol.Sandboxes, error) {
 	return s.o.Sandboxes(), nil
 }

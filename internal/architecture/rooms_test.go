@@ -99,7 +99,7 @@ var rooms = []room{
 	},
 	{
 		path:    "internal/agent/claude",
-		rooms:   []string{"internal/agent", "internal/agent/session", "internal/jail", "internal/tool", "protocol"},
+		rooms:   []string{"internal/agent", "internal/agent/session", "internal/door", "internal/jail", "internal/tool", "protocol"},
 		foreign: []string{"github.com/anthropics/anthropic-sdk-go", "golang.org/x/sync"},
 		why:     "the model's client; the one room of the jailed half that speaks HTTP",
 	},
@@ -111,8 +111,8 @@ var rooms = []room{
 	{
 		path: "internal/worker",
 		rooms: []string{
-			"internal/agent", "internal/agent/shell", "internal/fdpass", "internal/hook", "internal/jail", "internal/jsonrpc",
-			"internal/reap", "internal/tool", "protocol",
+			"internal/agent", "internal/agent/claude", "internal/agent/shell", "internal/door", "internal/fdpass",
+			"internal/hook", "internal/jail", "internal/jsonrpc", "internal/reap", "internal/tool", "protocol",
 		},
 		foreign: []string{"golang.org/x/sys/unix"},
 		why:     "wires the jailed half, and nothing of the host's",
@@ -181,7 +181,7 @@ var rooms = []room{
 	{
 		path: ".",
 		rooms: []string{
-			"internal/broker", "internal/cgroup", "internal/engine", "internal/engine/local", "internal/hook", "internal/hook/webhook", "internal/httpapi",
+			"internal/agent/session", "internal/broker", "internal/cgroup", "internal/engine", "internal/engine/local", "internal/hook", "internal/hook/webhook", "internal/httpapi",
 			"internal/jail", "internal/memory", "internal/pool", "internal/store", "internal/workspace", "protocol",
 		},
 		foreign: []string{"github.com/caarlos0/env/v11", "github.com/oklog/ulid/v2", "golang.org/x/sync", "golang.org/x/sys/unix"},

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 )
 
 const (
@@ -68,6 +69,24 @@ func Open(ctx context.Context, line *os.File) (*Door, error) {
 		return nil, fmt.Errorf("open door: %w", err)
 	}
 	return &Door{conn: client}, nil
+}
+
+// Late is a door that its first request opens. It implements [http.RoundTripper] and
+// is safe for concurrent use.
+type Late struct{ open func() (*Door, error) }
+
+// OpenLate makes one of the line, as [Open] would with ctx.
+func OpenLate(ctx context.Context, line *os.File) *Late {
+	return &Late{open: sync.OnceValues(func() (*Door, error) { return Open(ctx, line) })}
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (l *Late) RoundTrip(r *http.Request) (*http.Response, error) {
+	d, err := l.open()
+	if err != nil {
+		return nil, err
+	}
+	return d.RoundTrip(r)
 }
 
 // RoundTrip implements [http.RoundTripper].

@@ -171,6 +171,27 @@ func (f *fakeService) AddAttachment(_ context.Context, userID, name, mediaType s
 	return protocol.AttachmentInfo{ID: "file_1", Name: name, Type: mediaType, Size: int64(len(content)), SHA256: string(content)}, nil
 }
 
+func (f *fakeService) ListSessions(context.Context, string) (protocol.SessionList, error) {
+	return protocol.SessionList{Sessions: []protocol.SessionInfo{{SessionID: "s"}}}, nil
+}
+
+func (f *fakeService) ReadSession(_ context.Context, _, sessionID string) (protocol.Transcript, error) {
+	if sessionID != "s" {
+		return protocol.Transcript{}, protocol.Errorf(protocol.CodeNotFound, "no session %q", sessionID)
+	}
+	return protocol.Transcript{SessionID: sessionID}, nil
+}
+
+func (f *fakeService) DeleteSession(ctx context.Context, userID, sessionID string) error {
+	_, err := f.ReadSession(ctx, userID, sessionID)
+	return err
+}
+
+func (f *fakeService) ForkSession(ctx context.Context, userID, sessionID, fork string) (protocol.SessionInfo, error) {
+	_, err := f.ReadSession(ctx, userID, sessionID)
+	return protocol.SessionInfo{SessionID: fork}, err
+}
+
 func (f *fakeService) Events(ctx context.Context, id string, after int64) (EventReader, error) {
 	if f.onEvents != nil {
 		return f.onEvents(ctx, id, after)

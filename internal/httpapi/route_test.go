@@ -25,12 +25,17 @@ func TestEveryRouteIsServed(t *testing.T) {
 
 		"POST /v1/runs/{run_id}/approvals/{approval_id}": 200,
 		"POST /v1/users/{user_id}/attachments":           201,
-		"GET /v1/sandboxes":                              200,
-		"GET /v1/users/{user_id}/sandbox":                200,
-		"DELETE /v1/users/{user_id}/sandbox":             204,
-		"GET /v1/system":                                 200,
-		"GET /healthz":                                   200,
-		"GET /readyz":                                    200,
+
+		"GET /v1/users/{user_id}/sessions":                    200,
+		"GET /v1/users/{user_id}/sessions/{session_id}":       200,
+		"DELETE /v1/users/{user_id}/sessions/{session_id}":    204,
+		"POST /v1/users/{user_id}/sessions/{session_id}/fork": 201,
+		"GET /v1/sandboxes":                                   200,
+		"GET /v1/users/{user_id}/sandbox":                     200,
+		"DELETE /v1/users/{user_id}/sandbox":                  204,
+		"GET /v1/system":                                      200,
+		"GET /healthz":                                        200,
+		"GET /readyz":                                         200,
 	}
 	bodies := map[string]string{
 		"/v1/execute":              `{"user_id":"u","message":"m"}`,
@@ -38,6 +43,8 @@ func TestEveryRouteIsServed(t *testing.T) {
 
 		"/v1/runs/{run_id}/approvals/{approval_id}": `{"decision":"allow"}`,
 		"/v1/users/{user_id}/attachments":           "hello",
+
+		"/v1/users/{user_id}/sessions/{session_id}/fork": `{"session_id":"t"}`,
 	}
 	f := newFake()
 	h := New(f, Options{Version: "1.2"})
@@ -50,7 +57,7 @@ func TestEveryRouteIsServed(t *testing.T) {
 			t.Errorf("%s: not in this test", name)
 		}
 		delete(statuses, name)
-		path := strings.NewReplacer("{run_id}", id, "{user_id}", "u", "{approval_id}", "apr_1").Replace(route.Pattern)
+		path := strings.NewReplacer("{run_id}", id, "{user_id}", "u", "{approval_id}", "apr_1", "{session_id}", "s").Replace(route.Pattern)
 		w := ask(t, h, route.Method, path, bodies[route.Pattern])
 		if w.Code != want {
 			t.Errorf("%s: status %d, want %d: %s", name, w.Code, want, w.Body)

@@ -16,6 +16,7 @@ type Service interface {
 	Ledger
 	Sandboxes
 	Files
+	Sessions
 	Host
 }
 
@@ -82,6 +83,17 @@ type ExecSink = func(protocol.EventType, protocol.ExecOutput) error
 type Files interface {
 	// AddAttachment stores body as a file for the user's runs, whole or not at all.
 	AddAttachment(ctx context.Context, userID, name, mediaType string, body io.Reader) (protocol.AttachmentInfo, error)
+}
+
+// Sessions shows what agents remember of a user's conversations. A session that is
+// not there is CodeNotFound.
+type Sessions interface {
+	ListSessions(ctx context.Context, userID string) (protocol.SessionList, error)
+	ReadSession(ctx context.Context, userID, sessionID string) (protocol.Transcript, error)
+	DeleteSession(ctx context.Context, userID, sessionID string) error
+	// ForkSession makes a new session that begins as another; fork is its id, or
+	// empty for a new one. CodeConflict if there is one of that id.
+	ForkSession(ctx context.Context, userID, sessionID, fork string) (protocol.SessionInfo, error)
 }
 
 // Host tells of the daemon itself.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"carrel/internal/agent"
+	"carrel/internal/agent/claude"
 	"carrel/internal/agent/shell"
 	"carrel/internal/hook"
 	"carrel/internal/jail"
@@ -56,6 +57,12 @@ func Run(ctx context.Context, e *jail.Entered) error {
 		agents:  map[string]agent.Agent{shell.Name: shell.Agent{}},
 		agent:   shell.Name,
 		limits:  defaults,
+	}
+	if e.Broker != nil {
+		var err error
+		if w.agents[claude.Name], err = newClaude(ctx, e); err != nil {
+			return err
+		}
 	}
 	w.conn = jsonrpc.NewConn(stdio{Reader: e.In, Writer: e.Out, closers: []io.Closer{e.In, e.Out}}, w, jsonrpc.Options{})
 	w.tools.Warm(ctx) // a user is bound: a command will come

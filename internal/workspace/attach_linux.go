@@ -96,7 +96,7 @@ func (d *Dirs) Attachment(ctx context.Context, userID, id string) (_ protocol.At
 	if _, err := ulid.ParseStrict(strings.TrimPrefix(id, attachmentPrefix)); err != nil || !strings.HasPrefix(id, attachmentPrefix) {
 		return protocol.AttachmentInfo{}, missing
 	}
-	if !d.exists(userID) {
+	if !d.Exists(userID) {
 		return protocol.AttachmentInfo{}, missing // and none is made to look
 	}
 	dir, err := d.Open(ctx, userID)
@@ -120,8 +120,8 @@ func (d *Dirs) Attachment(ctx context.Context, userID, id string) (_ protocol.At
 	return info, nil
 }
 
-// exists reports whether the user has a directory.
-func (d *Dirs) exists(userID string) bool {
+// Exists reports whether the user has a directory.
+func (d *Dirs) Exists(userID string) bool {
 	return protocol.CheckUserID(userID) == nil &&
 		unix.Faccessat(d.users, DirName(userID), unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) == nil
 }

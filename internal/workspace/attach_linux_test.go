@@ -70,7 +70,7 @@ func TestAttachmentIsStoredWholeWithTheTypeOfItsContent(t *testing.T) {
 			if _, err := d.Attachment(t.Context(), "bob", info.ID); protocol.CodeOf(err) != protocol.CodeNotFound {
 				t.Errorf("another user's: %v", err)
 			}
-			if d.exists("bob") {
+			if d.Exists("bob") {
 				t.Error("looking has made a directory")
 			}
 		})

@@ -46,6 +46,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 
+	//nolint:gosec // the arguments are those of whoever calls the demo
 	daemon := exec.CommandContext(ctx, "bin/carrel", append([]string{"serve"}, args...)...)
 	daemon.Env = append(os.Environ(),
 		"SANDBOX_BASE_DIR="+dir, "SANDBOX_AGENT=claude", "ANTHROPIC_API_KEY="+demoKey, "ANTHROPIC_BASE_URL="+model.URL)
@@ -65,8 +66,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 const howTo = `
 A model that follows a script is there, and carrel serve against it. Ask, once it is ready:
 
-  curl -N -H 'Accept: text/event-stream' -d '{"user_id":"ada","session_id":"demo","message":"What is in my workspace?"}' \
-       http://127.0.0.1:8642/v1/execute
+  curl -N http://127.0.0.1:8642/v1/execute -H 'Accept: text/event-stream' -H 'Content-Type: application/json' \
+       -d '{"user_id":"ada","session_id":"demo","message":"What is in my workspace?"}'
 
 Ask again in the same session, or as another user: each has a sandbox of their own.
 Ctrl-C ends both.

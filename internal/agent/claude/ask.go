@@ -16,6 +16,7 @@ import (
 
 	"github.com/anthropics/anthropic-sdk-go"
 
+	"carrel/internal/door"
 	"carrel/protocol"
 )
 
@@ -125,7 +126,7 @@ func failureOf(err error) *failure {
 	if !ok {
 		return &failure{err: protocol.Errorf(protocol.CodeAgentError, "the model API cannot be reached: %w", err), again: true}
 	}
-	if code := protocol.Code(e.Response.Header.Get(codeHeader)); code.Known() {
+	if code := protocol.Code(e.Response.Header.Get(door.CodeHeader)); code.Known() {
 		return &failure{err: protocol.Errorf(code, "%s", messageOf(e))}
 	}
 	f := &failure{err: protocol.Errorf(protocol.CodeAgentError, "the model API answered %s", describe(e))}

@@ -60,6 +60,11 @@ type Gate interface {
 	Before(ctx context.Context, c tool.Call) (allowed tool.Call, denial, note string, err error)
 	// After sees what a call gave, and gives what the model is to see of it.
 	After(ctx context.Context, c tool.Call, r tool.Result) tool.Result
+	// Prompt gives the message as the model is to see it, or the reason why it may
+	// not see it.
+	Prompt(ctx context.Context, text string) (prompt, denial string, err error)
+	// Stop tells that the model has had its last word. Its error changes nothing.
+	Stop(ctx context.Context) error
 }
 
 // Options of an [Agent]. All but Gate, Window and Log are needed.
@@ -144,12 +149,30 @@ func (a *Agent) Run(ctx context.Context, r *agent.Run) (*protocol.Result, error)
 
 // work is the run between the making of its tools and their end.
 func (r *run) work(ctx context.Context) (stop string, err error) {
-	if makeGate := r.agent.options.Gate; makeGate != nil {
-		if r.gate, err = makeGate(r.Run, r.tools); err != nil {
-			return "", err
-		}
+	makeGate := r.agent.options.Gate
+	if makeGate == nil {
+		return r.loop(ctx)
 	}
-	return r.loop(ctx)
+	if r.gate, err = makeGate(r.Run, r.tools); err != nil {
+		return "", err
+	}
+	prompt, denial, err := r.gate.Prompt(ctx, r.Message)
+	if err != nil {
+		return "", err
+	}
+	if denial != "" {
+		return "", protocol.Errorf(protocol.CodeForbidden, "the message: %s", denial)
+	}
+	changed := *r.Run
+	changed.Message = prompt
+	r.Run = &changed
+	if stop, err = r.loop(ctx); err != nil {
+		return "", err
+	}
+	if err := r.gate.Stop(ctx); err != nil {
+		r.agent.options.Log.WarnContext(ctx, "a hook at a run's stop failed", "run_id", r.ID, "error", err)
+	}
+	return stop, nil
 }
 
 // run is one that is going.

@@ -239,7 +239,23 @@ func TestPromptIsMarkedForTheCache(t *testing.T) {
 
 // gate is one that does what a test says.
 type gate struct {
-	decide func(c tool.Call) (tool.Call, string, error)
+	decide  func(c tool.Call) (tool.Call, string, error)
+	prompt  func(text string) (string, string, error)
+	stopped *int
+}
+
+func (g gate) Prompt(_ context.Context, text string) (prompt, denial string, err error) {
+	if g.prompt == nil {
+		return text, "", nil
+	}
+	return g.prompt(text)
+}
+
+func (g gate) Stop(context.Context) error {
+	if g.stopped != nil {
+		*g.stopped++
+	}
+	return errors.New("nobody minds")
 }
 
 func (g gate) Before(_ context.Context, c tool.Call) (allowed tool.Call, denial, note string, err error) {
@@ -274,6 +290,34 @@ func TestGateAllowsChangesAndDenies(t *testing.T) {
 	g.ok("hi")
 	if len(g.tools.calls) != 1 || g.tools.calls[0].ID != "t1" {
 		t.Errorf("done: %v", g.tools.calls)
+	}
+}
+
+func TestGateSeesTheMessageFirstAndTheEndLast(t *testing.T) {
+	stopped := 0
+	g := newRig(t, anthropictest.Turn{
+		Expect: func(q *anthropictest.Request) error {
+			if got := q.Last().Text(); got != "hi, and more" {
+				return fmt.Errorf("the message is %q", got)
+			}
+			return nil
+		},
+		Reply: anthropictest.Say("ok").Reply,
+	})
+	g.options.Gate = func(*agent.Run, Tools) (Gate, error) {
+		return gate{stopped: &stopped, prompt: func(text string) (string, string, error) {
+			if text == "bad" {
+				return text, "denied by a hook", nil
+			}
+			return text + ", and more", "", nil
+		}}, nil
+	}
+	g.ok("hi")
+	if stopped != 1 {
+		t.Errorf("the end was told %d times", stopped)
+	}
+	if o := g.run(t.Context(), "bad"); protocol.CodeOf(o.err) != protocol.CodeForbidden || stopped != 1 {
+		t.Errorf("a denied message: %v, %d ends", o.err, stopped)
 	}
 }
 

@@ -8,22 +8,15 @@ import (
 	"github.com/anthropics/anthropic-sdk-go"
 	"github.com/anthropics/anthropic-sdk-go/option"
 
+	"carrel/internal/door"
 	"carrel/protocol"
-)
-
-const (
-	// runHeader tells the broker which run a request belongs to.
-	runHeader = "Carrel-Run"
-	// codeHeader is on an answer of the broker's own that ends the run: the code
-	// it ends with.
-	codeHeader = "Carrel-Code"
 )
 
 // stream makes one request and reads its answer, showing it as it comes. With an
 // error it gives what had come; show nil shows nothing.
 func (r *run) stream(ctx context.Context, params anthropic.MessageNewParams, show *shown) (*answer, error) {
 	a := &answer{}
-	events := r.agent.client.Messages.NewStreaming(ctx, params, option.WithHeader(runHeader, r.ID))
+	events := r.agent.client.Messages.NewStreaming(ctx, params, option.WithHeader(door.RunHeader, r.ID))
 	defer func() { _ = events.Close() }()
 	for events.Next() {
 		e := events.Current()

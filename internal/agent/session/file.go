@@ -85,45 +85,60 @@ func Delete(home *os.Root, id string) error {
 }
 
 // Fork makes a new session that begins with what there is of another. It is
-// there whole or not at all; CodeConflict if there is one of that id.
-func Fork(home *os.Root, from, to string) error {
+// there whole or not at all; CodeConflict if there is one of that id. own makes the
+// new file its user's; nil = it is.
+func Fork(home *os.Root, from, to string, own func(*os.File) error) (Info, error) {
 	if err := protocol.CheckSessionID(to); err != nil {
-		return err
+		return Info{}, err
 	}
 	source, data, err := readRegular(home, from, os.O_RDONLY)
 	if err != nil {
-		return notFound(from, err)
+		return Info{}, notFound(from, err)
 	}
 	defer source.Close()
 	_, whole, err := parse(data)
-	if err != nil {
-		return protocol.Errorf(protocol.CodeConflict, "session %s: its transcript is broken: %w", from, err)
+	if err == nil {
+		err = fork(home, to, data[:whole], own)
+	} else {
+		err = protocol.Errorf(protocol.CodeConflict, "its transcript is broken: %w", err)
 	}
+	if err != nil {
+		return Info{}, diskError(fmt.Errorf("fork session %s: %w", from, err))
+	}
+	return Info{ID: to, Bytes: int64(whole), Modified: time.Now().UTC()}, nil
+}
+
+func fork(home *os.Root, to string, data []byte, own func(*os.File) error) error {
 	// A name that no session has, since it lacks the suffix. What a fork that
 	// was killed left of it is written over by the next.
 	draft := folder + "/" + to + ".fork"
 	if err := home.Remove(draft); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("fork session %s: %w", from, err)
+		return err
 	}
-	if err := writeNew(home, draft, data[:whole]); err != nil {
-		return diskError(fmt.Errorf("fork session %s: %w", from, err))
+	if err := writeNew(home, draft, data, own); err != nil {
+		return err
 	}
 	defer func() { _ = home.Remove(draft) }()
 	if err := home.Link(draft, path(to)); err != nil { // unlike Rename, never over another
 		if errors.Is(err, fs.ErrExist) {
 			return protocol.Errorf(protocol.CodeConflict, "session %s: there is one already", to)
 		}
-		return fmt.Errorf("fork session %s: %w", from, err)
+		return err
 	}
 	return syncFolder(home)
 }
 
-func writeNew(home *os.Root, name string, data []byte) error {
+func writeNew(home *os.Root, name string, data []byte, own func(*os.File) error) error {
 	f, err := home.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
+	if own != nil {
+		err = own(f)
+	}
+	if err == nil {
+		_, err = f.Write(data)
+	}
 	if err == nil {
 		err = f.Sync()
 	}

@@ -24,11 +24,11 @@ func TestListReadForkDelete(t *testing.T) {
 	must(t, os.WriteFile(file, []byte(read(t, file)+"torn"), 0o600))
 	must(t, os.WriteFile(filepath.Join(dir, "sessions", "new.fork"), []byte("what a killed fork left"), 0o600))
 
-	must(t, Fork(home, "old", "new"))
+	must(t, forked(home, "old", "new"))
 	if got := read(t, filepath.Join(dir, "sessions", "new.jsonl")); got+"torn" != read(t, file) {
 		t.Errorf("the fork has %q", got)
 	}
-	if err := Fork(home, "old", "new"); protocol.CodeOf(err) != protocol.CodeConflict {
+	if err := forked(home, "old", "new"); protocol.CodeOf(err) != protocol.CodeConflict {
 		t.Errorf("a fork over another session: %v", err)
 	}
 	infos, err := List(home)
@@ -36,7 +36,7 @@ func TestListReadForkDelete(t *testing.T) {
 		t.Fatalf("%v %v", infos, err)
 	}
 	must(t, Delete(home, "old"))
-	for _, err := range []error{Delete(home, "old"), Fork(home, "old", "x")} {
+	for _, err := range []error{Delete(home, "old"), forked(home, "old", "x")} {
 		if protocol.CodeOf(err) != protocol.CodeNotFound {
 			t.Errorf("%v, want not_found", err)
 		}
@@ -69,12 +69,12 @@ func TestTrapsInAHome(t *testing.T) {
 		if lines, err := Read(home, id); err == nil {
 			t.Errorf("%s: read %v", id, lines)
 		}
-		if err := Fork(home, id, "copy"); err == nil {
+		if err := forked(home, id, "copy"); err == nil {
 			t.Errorf("%s: forked", id)
 		}
 	}
 	for _, id := range []string{"", "..", "../secret", "a/b", strings.Repeat("x", 129)} {
-		for _, err := range []error{Delete(home, id), Fork(home, id, "copy"), Fork(home, "sparse", id)} {
+		for _, err := range []error{Delete(home, id), forked(home, id, "copy"), forked(home, "sparse", id)} {
 			if protocol.CodeOf(err) != protocol.CodeInvalidRequest {
 				t.Errorf("%q: %v", id, err)
 			}
@@ -131,4 +131,9 @@ func FuzzTranscript(f *testing.F) {
 			t.Fatal(diff)
 		}
 	})
+}
+
+func forked(home *os.Root, from, to string) error {
+	_, err := Fork(home, from, to, nil)
+	return err
 }

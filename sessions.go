@@ -1,0 +1,100 @@
+package carrel
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"carrel/internal/agent/session"
+	"carrel/protocol"
+)
+
+// ListSessions lists what the user's agents remember, the last used first. A user
+// without a directory has none.
+func (o *Orchestrator) ListSessions(ctx context.Context, userID string) (protocol.SessionList, error) {
+	list := protocol.SessionList{Sessions: []protocol.SessionInfo{}}
+	err := o.inHome(ctx, userID, func(home *os.Root, _ func(*os.File) error) error {
+		infos, err := session.List(home)
+		for _, i := range infos {
+			list.Sessions = append(list.Sessions, protocol.SessionInfo{SessionID: i.ID, Bytes: i.Bytes, ModifiedAt: i.Modified})
+		}
+		return err
+	})
+	if protocol.CodeOf(err) == protocol.CodeNotFound {
+		err = nil
+	}
+	return list, err
+}
+
+// ReadSession gives a session's transcript. CodeNotFound if there is none;
+// CodeConflict where it is broken.
+func (o *Orchestrator) ReadSession(ctx context.Context, userID, sessionID string) (protocol.Transcript, error) {
+	t := protocol.Transcript{SessionID: sessionID, Entries: []json.RawMessage{}}
+	err := o.inHome(ctx, userID, func(home *os.Root, _ func(*os.File) error) error {
+		lines, err := session.Read(home, sessionID)
+		for _, l := range lines {
+			t.Entries = append(t.Entries, session.Encode(l))
+		}
+		return err
+	})
+	return t, err
+}
+
+// DeleteSession removes a session; CodeNotFound if there is none.
+func (o *Orchestrator) DeleteSession(ctx context.Context, userID, sessionID string) error {
+	return o.inHome(ctx, userID, func(home *os.Root, _ func(*os.File) error) error {
+		return session.Delete(home, sessionID)
+	})
+}
+
+// ForkSession makes a new session that begins as another; fork is its id, or empty
+// for a new one. CodeNotFound, or CodeConflict if there is one of that id.
+func (o *Orchestrator) ForkSession(ctx context.Context, userID, sessionID, fork string) (protocol.SessionInfo, error) {
+	if fork == "" {
+		fork = newID("session-")
+	}
+	var made protocol.SessionInfo
+	err := o.inHome(ctx, userID, func(home *os.Root, own func(*os.File) error) error {
+		info, err := session.Fork(home, sessionID, fork, own)
+		made = protocol.SessionInfo{SessionID: info.ID, Bytes: info.Bytes, ModifiedAt: info.Modified}
+		return err
+	})
+	return made, err
+}
+
+// inHome calls do with the user's home, and with what makes a file there the user's
+// own. A user without a directory is CodeNotFound; none is made.
+//
+// The directory above home is the daemon's own, so the path leads nowhere else; below
+// it os.Root leads nowhere out, whatever the sandbox has put there.
+func (o *Orchestrator) inHome(ctx context.Context, userID string, do func(home *os.Root, own func(*os.File) error) error) (err error) {
+	if err := protocol.CheckUserID(userID); err != nil {
+		return err
+	}
+	if err := o.enter(); err != nil {
+		return err
+	}
+	defer o.runsWG.Done()
+	if !o.dirs.Exists(userID) {
+		return protocol.Errorf(protocol.CodeNotFound, "the user has no sessions")
+	}
+	dir, err := o.dirs.Open(ctx, userID)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	home, err := os.OpenRoot(filepath.Join(dir.Path, "home"))
+	if err != nil {
+		return fmt.Errorf("open home: %w", err)
+	}
+	defer func() { _ = home.Close() }()
+	return do(home, func(f *os.File) error {
+		if os.Geteuid() != 0 {
+			return nil // it is
+		}
+		return f.Chown(dir.UID, dir.GID)
+	})
+}
