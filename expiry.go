@@ -8,7 +8,8 @@ import (
 	"carrel/internal/workspace"
 )
 
-// expiry removes the directories of users who have been away for too long.
+// expiry removes the directories of users who have been away for too long, and
+// attachments of that age that no session needs any more.
 type expiry struct {
 	dirs *workspace.Dirs
 	ttl  time.Duration // 0 = never; then only what earlier removals left is removed
@@ -38,6 +39,13 @@ func (e expiry) run(ctx context.Context) {
 		}
 		if err != nil && ctx.Err() == nil {
 			e.log.WarnContext(ctx, "some directories could not be removed", "error", err)
+		}
+		files, err := e.dirs.ExpireAttachments(ctx, e.ttl, neededAttachments)
+		if files > 0 {
+			e.log.InfoContext(ctx, "attachments that no session needs are removed", "files", files)
+		}
+		if err != nil && ctx.Err() == nil {
+			e.log.WarnContext(ctx, "some attachments could not be removed", "error", err)
 		}
 		select {
 		case <-ticker.C:

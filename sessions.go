@@ -98,3 +98,27 @@ func (o *Orchestrator) inHome(ctx context.Context, userID string, do func(home *
 		return f.Chown(dir.UID, dir.GID)
 	})
 }
+
+// neededAttachments are those that the sessions of a home name.
+func neededAttachments(home *os.Root) (map[string]bool, error) {
+	infos, err := session.List(home)
+	if err != nil {
+		return nil, err
+	}
+	needed := make(map[string]bool)
+	for _, info := range infos {
+		lines, err := session.Read(home, info.ID)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range lines {
+			for _, block := range l.Content {
+				var b session.AttachmentBlock
+				if json.Unmarshal(block, &b) == nil && b.Type == session.AttachmentType {
+					needed[b.ID] = true
+				}
+			}
+		}
+	}
+	return needed, nil
+}

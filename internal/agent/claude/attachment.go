@@ -21,8 +21,6 @@ import (
 
 const (
 	attachmentsDir = "attachments" // in the home, and for the tools in the workspace
-	// attachmentType is the block that stands for an attachment in a transcript.
-	attachmentType = "carrel_attachment"
 
 	// What goes to the model as such; what is larger, it gets as a path. The API
 	// takes an image of 5 MiB and a request of 32 MiB, both in base64.
@@ -31,13 +29,6 @@ const (
 	maxTextBytes  = 128 << 10
 	maxAttached   = 20 << 20 // all that one request has
 )
-
-// attachmentBlock is how a transcript names one.
-type attachmentBlock struct {
-	Type      string `json:"type"`
-	ID        string `json:"id"`
-	MediaType string `json:"media_type"`
-}
 
 // attachments are the blocks that the model sees in place of a transcript's, by
 // id. They are read once a run.
@@ -55,7 +46,7 @@ func (r *run) attach(a protocol.Attachment) (json.RawMessage, error) {
 	if err != nil && a.Type != "" {
 		return nil, protocol.Errorf(protocol.CodeInvalidRequest, "attachment %s: %.60q is no media type", a.ID, a.Type)
 	}
-	block := attachmentBlock{Type: attachmentType, ID: a.ID, MediaType: mediaType}
+	block := session.AttachmentBlock{Type: session.AttachmentType, ID: a.ID, MediaType: mediaType}
 	if err := r.loadAttachment(block, true); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, protocol.Errorf(protocol.CodeNotFound, "attachment %s: there is none", a.ID)
@@ -71,8 +62,8 @@ func (r *run) resolve(content []json.RawMessage) []json.RawMessage {
 	resolved := make([]json.RawMessage, len(content))
 	for i, raw := range content {
 		resolved[i] = raw
-		var b attachmentBlock
-		if json.Unmarshal(raw, &b) != nil || b.Type != attachmentType {
+		var b session.AttachmentBlock
+		if json.Unmarshal(raw, &b) != nil || b.Type != session.AttachmentType {
 			continue
 		}
 		if r.attachments.blocks[b.ID] == nil {
@@ -94,7 +85,7 @@ func (a *attachments) set(id string, block json.RawMessage) {
 
 // loadAttachment makes the block of a file. fresh tells that it came with this
 // run, so that the tools get it where the model cannot take it as such.
-func (r *run) loadAttachment(b attachmentBlock, fresh bool) error {
+func (r *run) loadAttachment(b session.AttachmentBlock, fresh bool) error {
 	file, err := openRegular(r.agent.options.Home, attachmentsDir+"/"+b.ID)
 	if err != nil {
 		return err

@@ -49,8 +49,8 @@ func tokens(conversation []session.Message) int64 {
 func guess(m session.Message) int64 {
 	var sum int64
 	for _, raw := range m.Content {
-		var b attachmentBlock
-		if json.Unmarshal(raw, &b) == nil && b.Type == attachmentType {
+		var b session.AttachmentBlock
+		if json.Unmarshal(raw, &b) == nil && b.Type == session.AttachmentType {
 			sum += attachedTokens
 			continue
 		}

@@ -48,6 +48,17 @@ type Block struct {
 	IsError   bool   `json:"is_error,omitempty"`    // tool_result
 }
 
+// AttachmentType is the type of an [AttachmentBlock].
+const AttachmentType = "carrel_attachment"
+
+// AttachmentBlock is how a transcript names an attachment. It is no block of the
+// model's: what is in the file takes its place when the model is asked.
+type AttachmentBlock struct {
+	Type      string `json:"type"`
+	ID        string `json:"id"`
+	MediaType string `json:"media_type"`
+}
+
 // TextBlock makes a block of text.
 func TextBlock(text string) json.RawMessage { return Encode(Block{Type: "text", Text: text}) }
 
