@@ -148,6 +148,12 @@ func (o *Orchestrator) insist(ctx context.Context, r *recorder, cause error) {
 	}
 }
 
+func (o *Orchestrator) countGoing() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.going)
+}
+
 func (o *Orchestrator) isClosing() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

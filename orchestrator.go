@@ -229,7 +229,7 @@ func (o *Orchestrator) endInterrupted(ctx context.Context) error {
 // Handler is the HTTP API. loopback tells that its listener is reached from this
 // machine alone.
 func (o *Orchestrator) Handler(loopback bool) http.Handler {
-	return httpapi.New(service{o}, httpapi.Options{Logger: o.log, Version: o.version, Loopback: loopback})
+	return httpapi.New(service{o}, httpapi.Options{Logger: o.log, Version: o.version, Loopback: loopback, Metrics: o.Metrics()})
 }
 
 // Server is a server for the HTTP API on the configured address, with the

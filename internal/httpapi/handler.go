@@ -16,6 +16,8 @@ import (
 type Options struct {
 	Logger  *slog.Logger // nil: nothing is logged
 	Version string       // told by /healthz
+	// Metrics serves GET /metrics; nil: there are none.
+	Metrics http.Handler
 	// Loopback says that the listener is reached from this machine alone. Then
 	// browsers are the way in from outside, and both of their tricks are
 	// refused: a foreign name that resolves to this machine (DNS rebinding) and

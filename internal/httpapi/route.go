@@ -47,6 +47,7 @@ func table() []route {
 		{Route{get, "/v1/system", "Show the daemon", nil}, (*api).showSystem},
 		{Route{get, "/healthz", "Tell that the daemon lives", nil}, (*api).health},
 		{Route{get, "/readyz", "Tell whether a run could start", nil}, (*api).ready},
+		{Route{get, "/metrics", "Show the daemon's figures for Prometheus", nil}, (*api).metrics},
 	}
 }
 

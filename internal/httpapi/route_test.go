@@ -35,6 +35,7 @@ func TestEveryRouteIsServed(t *testing.T) {
 		"DELETE /v1/users/{user_id}/sandbox":                  204,
 		"GET /v1/system":                                      200,
 		"GET /healthz":                                        200,
+		"GET /metrics":                                        200,
 		"GET /readyz":                                         200,
 	}
 	bodies := map[string]string{
@@ -47,7 +48,9 @@ func TestEveryRouteIsServed(t *testing.T) {
 		"/v1/users/{user_id}/sessions/{session_id}/fork": `{"session_id":"t"}`,
 	}
 	f := newFake()
-	h := New(f, Options{Version: "1.2"})
+	h := New(f, Options{Version: "1.2", Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusOK)
+	})})
 	id := f.add("u")
 	f.emit(id, protocol.EventRunFinished, result(id, ""))
 	for _, route := range Routes() {

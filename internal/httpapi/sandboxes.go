@@ -123,3 +123,12 @@ type healthAnswer struct {
 	Status  string `json:"status"`
 	Version string `json:"version,omitempty"`
 }
+
+// metrics serves GET /metrics.
+func (a *api) metrics(w http.ResponseWriter, r *http.Request) error {
+	if a.opts.Metrics == nil {
+		return protocol.Errorf(protocol.CodeNotFound, "there are no metrics")
+	}
+	a.opts.Metrics.ServeHTTP(w, r)
+	return nil
+}
