@@ -79,3 +79,18 @@ func TestWithoutATerminalAnApprovalIsDeniedUnlessADaemonCanBeAnswered(t *testing
 		t.Errorf("decided %d, told %q", len(d.decided), stderr.String())
 	}
 }
+
+func TestModelsLastLineGetsItsEndAndAScriptsOutputIsLeftAlone(t *testing.T) {
+	for data, want := range map[string]string{
+		`{"content":"done"}`:                     "\n",
+		`{"content":"done\n"}`:                   "",
+		`{"content":""}`:                         "",
+		`{"content":"no newline","exit_code":0}`: "",
+	} {
+		var stdout bytes.Buffer
+		ev := protocol.Event{Type: protocol.EventRunFinished, Data: json.RawMessage(data)}
+		if err := printEvent(&output{stdout: &stdout, stderr: io.Discard}, ev); err != nil || stdout.String() != want {
+			t.Errorf("%s: %q, %v", data, stdout.String(), err)
+		}
+	}
+}

@@ -114,9 +114,11 @@ func printEvent(out *output, ev protocol.Event) error {
 		IsError  bool   `json:"is_error"`
 		Decision string `json:"decision"`
 		Reason   string `json:"reason"`
+		Content  string `json:"content"`
+		ExitCode *int   `json:"exit_code"`
 	}
 	switch ev.Type {
-	case protocol.EventTextDelta, protocol.EventToolCallResult, protocol.EventApprovalResolved:
+	case protocol.EventTextDelta, protocol.EventToolCallResult, protocol.EventApprovalResolved, protocol.EventRunFinished:
 		if err := json.Unmarshal(ev.Data, &told); err != nil {
 			return fmt.Errorf("decode %s: %w", ev.Type, err)
 		}
@@ -125,6 +127,11 @@ func printEvent(out *output, ev protocol.Event) error {
 	}
 	to, text := out.stderr, told.Text
 	switch {
+	case ev.Type == protocol.EventRunFinished:
+		// A script's output is what it is; a model's last line wants an end.
+		if told.ExitCode == nil && told.Content != "" && !strings.HasSuffix(told.Content, "\n") {
+			to, text = out.stdout, "\n"
+		}
 	case ev.Type == protocol.EventToolCallResult:
 		text = fmt.Sprintf("\n[%s: %s]\n", told.Name, firstLine(told.Result, told.IsError))
 	case ev.Type == protocol.EventApprovalResolved:
