@@ -13,8 +13,15 @@ import (
 	"carrel/protocol"
 )
 
-// maxOpenApprovals bounds what one run may have asked and not been answered.
-const maxOpenApprovals = 64
+const (
+	// maxOpenApprovals bounds what one run may have asked and not yet seen resolved.
+	maxOpenApprovals = 64
+	// maxApprovals bounds what one run may ask in all: a question is kept until its
+	// run ends, since its answer may be sent twice.
+	maxApprovals = 10_000
+	// maxApprovalIDBytes bounds an id, which a worker makes up.
+	maxApprovalIDBytes = 128
+)
 
 // approvals are the questions of going runs whether a tool may be used.
 //
@@ -23,57 +30,95 @@ const maxOpenApprovals = 64
 //	  │ approve ───────────────────▶│ await                          │
 //	  │                             │◀─────────────────────── answer │
 //	  │◀─ decision ─────────────────│   (or the time is up: deny)
-//	  │ event APPROVAL_RESOLVED ───▶│
+//	  │ event APPROVAL_RESOLVED ───▶│ resolve; what is stored is what was answered
 //
 // The event comes first, so whoever has seen the question can answer it. A run's
-// questions end with it.
+// questions end with it, and no other run's have to do with them.
 type approvals struct {
 	timeout time.Duration
 
 	mu   sync.Mutex
-	open map[string]*approval // by approval id
+	runs map[string]*runApprovals // that have asked, by run id
+}
+
+// runApprovals are one run's; approvals.mu guards them.
+type runApprovals struct {
+	asked map[string]*approval // by approval id
+	open  int                  // of them, not resolved
 }
 
 type approval struct {
-	runID    string
 	expires  time.Time
 	answered chan struct{} // closed once result is set
 	result   protocol.ApproveResult
+	resolved bool // the worker has told what became of it
 }
 
 func newApprovals(timeout time.Duration) *approvals {
-	return &approvals{timeout: timeout, open: make(map[string]*approval)}
+	return &approvals{timeout: timeout, runs: make(map[string]*runApprovals)}
 }
 
 // ask opens a question of a run.
 func (a *approvals) ask(runID string, q protocol.ApprovalRequested) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if q.ApprovalID == "" || a.open[q.ApprovalID] != nil {
-		return protocol.Errorf(protocol.CodeWorkerProtocolError, "approval %.40q: its id is not a new one", q.ApprovalID)
+	run := a.runs[runID]
+	if run == nil {
+		run = &runApprovals{asked: make(map[string]*approval)}
+		a.runs[runID] = run
 	}
-	count := 0
-	for _, other := range a.open {
-		if other.runID == runID {
-			count++
-		}
-	}
-	if count >= maxOpenApprovals {
+	switch {
+	case q.ApprovalID == "" || len(q.ApprovalID) > maxApprovalIDBytes || run.asked[q.ApprovalID] != nil:
+		return protocol.Errorf(protocol.CodeWorkerProtocolError, "approval %.40q: its id is not a new one of at most %d bytes", q.ApprovalID, maxApprovalIDBytes)
+	case run.open >= maxOpenApprovals:
 		return protocol.Errorf(protocol.CodeWorkerProtocolError, "a run may have %d approvals open", maxOpenApprovals)
+	case len(run.asked) >= maxApprovals:
+		return protocol.Errorf(protocol.CodeWorkerProtocolError, "a run may ask for %d approvals", maxApprovals)
 	}
-	a.open[q.ApprovalID] = &approval{runID: runID, expires: time.Now().Add(a.timeout), answered: make(chan struct{})}
+	run.asked[q.ApprovalID] = &approval{expires: time.Now().Add(a.timeout), answered: make(chan struct{})}
+	run.open++
 	return nil
+}
+
+// resolve takes in what a worker tells of a question's outcome, once, and returns
+// what is to be stored: the answer that was given here, whatever the worker says. One
+// that it did not wait for is denied, and cannot be allowed any more.
+func (a *approvals) resolve(runID string, told protocol.ApprovalResolved) (protocol.ApprovalResolved, error) {
+	q, err := a.find(runID, told.ApprovalID)
+	if err != nil {
+		return told, protocol.Errorf(protocol.CodeWorkerProtocolError, "approval %.40q is resolved and was never asked for", told.ApprovalID)
+	}
+	if told.Decision != protocol.Allow {
+		told.Decision = protocol.Deny
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if q.resolved {
+		return told, protocol.Errorf(protocol.CodeWorkerProtocolError, "approval %.40q is resolved twice", told.ApprovalID)
+	}
+	q.resolved = true
+	a.runs[runID].open--
+	select {
+	case <-q.answered:
+	default:
+		q.result = protocol.ApproveResult{Decision: protocol.Deny, Reason: told.Reason}
+		close(q.answered)
+	}
+	// Of an allowed call a canceled run does not make any use: that it may say.
+	if told.Decision == protocol.Allow || q.result.Decision == protocol.Deny {
+		told.Decision, told.Reason = q.result.Decision, q.result.Reason
+	}
+	return told, nil
 }
 
 // find returns a run's approval, or CodeNotFound.
 func (a *approvals) find(runID, approvalID string) (*approval, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	q := a.open[approvalID]
-	if q == nil || q.runID != runID {
-		return nil, protocol.Errorf(protocol.CodeNotFound, "this run has no approval %.80q that waits for an answer", approvalID)
+	if run := a.runs[runID]; run != nil && run.asked[approvalID] != nil {
+		return run.asked[approvalID], nil
 	}
-	return q, nil
+	return nil, protocol.Errorf(protocol.CodeNotFound, "this run has no approval %.80q that waits for an answer", approvalID)
 }
 
 // await returns the answer to a question, or a denial when its time is up: silence
@@ -128,11 +173,7 @@ func (a *approvals) settle(q *approval, r protocol.ApproveResult) error {
 func (a *approvals) forget(runID string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for id, q := range a.open {
-		if q.runID == runID {
-			delete(a.open, id)
-		}
-	}
+	delete(a.runs, runID)
 }
 
 // Approve answers a run that asks whether a tool may be used. Errors:

@@ -33,14 +33,8 @@ type recorder struct {
 // take stores an event of the worker. ctx is the run's: its cause names what
 // ended it.
 func (r *recorder) take(ctx context.Context, ev protocol.EventParams) error {
-	if ev.Type == protocol.EventApprovalRequested {
-		var q protocol.ApprovalRequested
-		if err := json.Unmarshal(ev.Data, &q); err != nil {
-			return protocol.Errorf(protocol.CodeWorkerProtocolError, "%s: %w", ev.Type, err)
-		}
-		if err := r.questions.ask(r.runID, q); err != nil {
-			return err
-		}
+	if err := r.correct(&ev); err != nil {
+		return err
 	}
 	r.open = follow(r.open, ev.Type, ev.Data)
 	switch {
@@ -70,6 +64,37 @@ func (r *recorder) take(ctx context.Context, ev protocol.EventParams) error {
 		return err
 	}
 	r.ended = ev.Type.Ends()
+	return nil
+}
+
+// correct takes in the events that tell of what the host itself knows, and puts that
+// into them: what a person answered, what was spent. A worker's word would be shown
+// as theirs.
+func (r *recorder) correct(ev *protocol.EventParams) (err error) {
+	var is any
+	switch {
+	case ev.Type == protocol.EventApprovalRequested:
+		var q protocol.ApprovalRequested
+		if err := json.Unmarshal(ev.Data, &q); err != nil {
+			return protocol.Errorf(protocol.CodeWorkerProtocolError, "%s: %w", ev.Type, err)
+		}
+		return r.questions.ask(r.runID, q)
+	case ev.Type == protocol.EventApprovalResolved:
+		var told protocol.ApprovalResolved
+		if err := json.Unmarshal(ev.Data, &told); err != nil {
+			return protocol.Errorf(protocol.CodeWorkerProtocolError, "%s: %w", ev.Type, err)
+		}
+		if is, err = r.questions.resolve(r.runID, told); err != nil {
+			return err
+		}
+	case ev.Type == protocol.EventUsage && r.meter != nil:
+		is = r.meter.Usage()
+	default:
+		return nil
+	}
+	if ev.Data, err = json.Marshal(is); err != nil {
+		return fmt.Errorf("encode %s: %w", ev.Type, err)
+	}
 	return nil
 }
 
