@@ -35,8 +35,8 @@ func (o *Orchestrator) ReadSession(ctx context.Context, userID, sessionID string
 	t := protocol.Transcript{SessionID: sessionID, Entries: []json.RawMessage{}}
 	err := o.inHome(ctx, userID, func(home *os.Root, _ func(*os.File) error) error {
 		lines, err := session.Read(home, sessionID)
-		for _, l := range lines {
-			t.Entries = append(t.Entries, session.Encode(l))
+		if len(lines) > 0 {
+			t.Entries = lines
 		}
 		return err
 	})
@@ -99,6 +99,10 @@ func (o *Orchestrator) inHome(ctx context.Context, userID string, do func(home *
 	})
 }
 
+// maxLookedAt bounds what neededAttachments reads of one home. A sandbox may have made
+// ten thousand sparse transcripts, which cost it nothing.
+const maxLookedAt = 2 << 30
+
 // neededAttachments are those that the sessions of a home name.
 func neededAttachments(home *os.Root) (map[string]bool, error) {
 	infos, err := session.List(home)
@@ -106,17 +110,18 @@ func neededAttachments(home *os.Root) (map[string]bool, error) {
 		return nil, err
 	}
 	needed := make(map[string]bool)
+	left := int64(maxLookedAt)
 	for _, info := range infos {
+		if left -= info.Bytes; left < 0 {
+			return nil, fmt.Errorf("its sessions have more than %d bytes", maxLookedAt)
+		}
 		lines, err := session.Read(home, info.ID)
 		if err != nil {
 			return nil, err
 		}
 		for _, l := range lines {
-			for _, block := range l.Content {
-				var b session.AttachmentBlock
-				if json.Unmarshal(block, &b) == nil && b.Type == session.AttachmentType {
-					needed[b.ID] = true
-				}
+			for id := range session.Attachments(l) {
+				needed[id] = true
 			}
 		}
 	}

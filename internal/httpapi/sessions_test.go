@@ -1,8 +1,12 @@
 package httpapi
 
 import (
+	"bytes"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"testing"
+	"time"
 
 	"carrel/protocol"
 )
@@ -34,5 +38,18 @@ func TestSessionRoutesRefuseWhatIsNoSession(t *testing.T) {
 				t.Errorf("status %d, %s", w.Code, w.Body)
 			}
 		})
+	}
+}
+
+// A transcript may be 64 MiB of what HTML would have escaped.
+func TestTranscriptDoesNotGrowOnItsWayOut(t *testing.T) {
+	entry := []byte(`"` + string(bytes.Repeat([]byte("<"), 1<<16)) + `"`)
+	w := httptest.NewRecorder()
+	a := &api{opts: Options{SlowReader: time.Minute}}
+	if err := a.writeJSON(w, http.StatusOK, protocol.Transcript{Entries: []json.RawMessage{entry}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.Body.Len(); got > len(entry)+200 {
+		t.Errorf("%d bytes became %d", len(entry), got)
 	}
 }

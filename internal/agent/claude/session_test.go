@@ -2,6 +2,7 @@ package claude
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -247,8 +248,12 @@ func TestLongConversationIsSummedUp(t *testing.T) {
 		t.Errorf("%q %+v", o.told(protocol.EventTextDelta), o.result)
 	}
 	lines, err := session.Read(g.options.Home, "s")
-	if err != nil || len(lines) != 7 || lines[5].Summary != "They want X." || lines[5].Replaces != 3 {
-		t.Errorf("%v %+v", err, lines)
+	if err != nil || len(lines) != 7 {
+		t.Fatalf("%v %s", err, lines)
+	}
+	var l session.Line
+	if err := json.Unmarshal(lines[5], &l); err != nil || l.Summary != "They want X." || l.Replaces != 3 {
+		t.Errorf("%v %s", err, lines[5])
 	}
 	next := newRigOver(t, g.homeDir, g.server)
 	next.ok("really?")

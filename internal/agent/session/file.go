@@ -1,6 +1,8 @@
 package session
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -60,15 +62,15 @@ func List(home *os.Root) ([]Info, error) {
 	return infos, nil
 }
 
-// Read gives the whole lines of a transcript. Its errors are those of
-// [Store.Open], and CodeNotFound.
-func Read(home *os.Root, id string) ([]Line, error) {
+// Read gives the whole lines of a transcript, as they stand there. Its errors are
+// those of [Store.Open], and CodeNotFound.
+func Read(home *os.Root, id string) ([]json.RawMessage, error) {
 	file, data, err := readRegular(home, id, os.O_RDONLY)
 	if err != nil {
 		return nil, notFound(id, err)
 	}
 	defer file.Close()
-	lines, _, err := parse(data)
+	lines, _, err := split(data)
 	if err != nil {
 		return nil, protocol.Errorf(protocol.CodeConflict, "session %s: its transcript is broken: %w", id, err)
 	}
@@ -96,7 +98,7 @@ func Fork(home *os.Root, from, to string, own func(*os.File) error) (Info, error
 		return Info{}, notFound(from, err)
 	}
 	defer source.Close()
-	_, whole, err := parse(data)
+	_, whole, err := split(data)
 	if err == nil {
 		err = fork(home, to, data[:whole], own)
 	} else {
@@ -175,11 +177,12 @@ func readAll(file *os.File, id string) ([]byte, error) {
 	size := info.Size()
 	var data []byte
 	if size <= MaxBytes {
-		data, err = io.ReadAll(io.LimitReader(file, MaxBytes+1)) // it may grow while it is read
-		if err != nil {
+		whole := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+		// It may grow while it is read.
+		if size, err = whole.ReadFrom(io.LimitReader(file, MaxBytes+1)); err != nil {
 			return nil, fmt.Errorf("session %s: %w", id, err)
 		}
-		size = int64(len(data))
+		data = whole.Bytes()
 	}
 	if size > MaxBytes {
 		return nil, protocol.Errorf(protocol.CodeTooLarge, "session %s: its transcript has more than %d bytes", id, MaxBytes)
@@ -188,7 +191,8 @@ func readAll(file *os.File, id string) ([]byte, error) {
 }
 
 func syncFolder(home *os.Root) error {
-	dir, err := home.Open(folder)
+	// What stands there by now may be a pipe, whose opening would wait for ever.
+	dir, err := home.OpenFile(folder, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}

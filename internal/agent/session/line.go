@@ -3,7 +3,9 @@ package session
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"iter"
 	"time"
 )
 
@@ -59,6 +61,36 @@ type AttachmentBlock struct {
 	MediaType string `json:"media_type"`
 }
 
+// Attachments gives the ids of those that a line of a transcript names. Like split it
+// keeps nothing of the line's other blocks.
+func Attachments(line json.RawMessage) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if !bytes.Contains(line, []byte(AttachmentType)) {
+			return // Encode writes the type as it is
+		}
+		var l struct {
+			Content json.RawMessage `json:"content"`
+		}
+		if json.Unmarshal(line, &l) != nil {
+			return
+		}
+		blocks := json.NewDecoder(bytes.NewReader(l.Content))
+		if _, err := blocks.Token(); err != nil { // the array's beginning
+			return
+		}
+		for blocks.More() {
+			var b AttachmentBlock
+			err := blocks.Decode(&b)
+			if _, ok := errors.AsType[*json.UnmarshalTypeError](err); err != nil && !ok {
+				return
+			}
+			if b.Type == AttachmentType && !yield(b.ID) {
+				return
+			}
+		}
+	}
+}
+
 // TextBlock makes a block of text.
 func TextBlock(text string) json.RawMessage { return Encode(Block{Type: "text", Text: text}) }
 
@@ -80,34 +112,71 @@ func Encode(v any) json.RawMessage {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-// parse reads a transcript. A last line without its end was torn by a worker
-// that died; whole is how many bytes come before it.
-func parse(data []byte) (lines []Line, whole int, err error) {
+// split takes a transcript apart into lines and looks at each, without a value for
+// each element of it: a sandbox may have written it, and of a million elements of two
+// bytes the values would take a hundred times as much of the host's memory. A last
+// line without its end was torn by a worker that died; whole is how many bytes come
+// before it.
+func split(data []byte) (lines []json.RawMessage, whole int, err error) {
 	for n := 1; ; n++ {
 		end := bytes.IndexByte(data[whole:], '\n')
 		if end < 0 {
 			return lines, whole, nil
 		}
-		var l Line
-		if err := json.Unmarshal(data[whole:whole+end], &l); err != nil {
+		line := data[whole : whole+end]
+		var l struct {
+			Role     Role     `json:"role"`
+			Content  nonEmpty `json:"content"`
+			Summary  string   `json:"summary"`
+			Replaces int      `json:"replaces"`
+		}
+		if err := json.Unmarshal(line, &l); err != nil {
 			return nil, 0, fmt.Errorf("line %d: %w", n, err)
 		}
-		if err := l.check(); err != nil {
-			return nil, 0, fmt.Errorf("line %d: %w", n, err)
+		if !isLine(l.Role, bool(l.Content), l.Summary, l.Replaces) {
+			return nil, 0, fmt.Errorf("line %d: is neither a message with a role and content nor a summary", n)
 		}
-		lines = append(lines, l)
+		lines = append(lines, line)
 		whole += end + 1
 	}
 }
 
-func (l *Line) check() error {
+// nonEmpty tells of an array whether there is anything in it, and keeps nothing.
+type nonEmpty bool
+
+func (e *nonEmpty) UnmarshalJSON(array []byte) error {
 	switch {
-	case l.Summary != "" && l.Role == "" && l.Replaces > 0:
-	case l.Summary == "" && (l.Role == User || l.Role == Assistant) && len(l.Content) > 0:
+	case string(array) == "null":
+		*e = false
+	case array[0] != '[':
+		return errors.New("content is no array")
 	default:
-		return fmt.Errorf("is neither a message with a role and content nor a summary")
+		*e = len(bytes.TrimSpace(array[1:len(array)-1])) > 0
 	}
 	return nil
+}
+
+// parse reads a transcript whole: what split takes for lines.
+func parse(data []byte) (lines []Line, whole int, err error) {
+	texts, whole, err := split(data)
+	if err != nil {
+		return nil, 0, err
+	}
+	for n, text := range texts {
+		var l Line
+		if err := json.Unmarshal(text, &l); err != nil {
+			return nil, 0, fmt.Errorf("line %d: %w", n+1, err)
+		}
+		lines = append(lines, l)
+	}
+	return lines, whole, nil
+}
+
+func isLine(role Role, hasContent bool, summary string, replaces int) bool {
+	if summary != "" {
+		return role == "" && replaces > 0
+	}
+	return (role == User || role == Assistant) && hasContent
 }
 
 // summaryNote is what the model reads before a summary.

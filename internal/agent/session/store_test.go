@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -38,8 +39,8 @@ func TestSessionGoesOnInALaterWorker(t *testing.T) {
 	}
 	must(t, second.Append("run_2", text(User, "next")))
 	lines, err := Read(home, "s")
-	if err != nil || len(lines) != 3 || lines[0].RunID != "run_1" || lines[2].RunID != "run_2" || lines[2].Time.IsZero() {
-		t.Errorf("%v %+v", err, lines)
+	if err != nil || len(lines) != 3 || parsed(t, lines[0]).RunID != "run_1" || parsed(t, lines[2]).RunID != "run_2" || parsed(t, lines[2]).Time.IsZero() {
+		t.Errorf("%v %s", err, lines)
 	}
 }
 
@@ -164,8 +165,8 @@ func TestRunsOfOneSessionTakeTurns(t *testing.T) {
 		t.Fatalf("%d lines, %v", len(lines), err)
 	}
 	for i, l := range lines {
-		if want := []Role{User, Assistant}[i%2]; l.Role != want {
-			t.Errorf("line %d is of the %s", i, l.Role)
+		if want := []Role{User, Assistant}[i%2]; parsed(t, l).Role != want {
+			t.Errorf("line %d: %s", i, l)
 		}
 	}
 	if len(store.turns) != 0 {
@@ -241,4 +242,10 @@ func read(t *testing.T, file string) string {
 	data, err := os.ReadFile(file)
 	must(t, err)
 	return string(data)
+}
+
+func parsed(t *testing.T, line json.RawMessage) (l Line) {
+	t.Helper()
+	must(t, json.Unmarshal(line, &l))
+	return l
 }
