@@ -24,17 +24,13 @@ func (o *Orchestrator) AddAttachment(ctx context.Context, userID, name, mediaTyp
 		return protocol.AttachmentInfo{}, err
 	}
 	defer o.runsWG.Done()
-	used, err := o.dirs.DiskUsage(ctx, userID)
-	if err != nil && protocol.CodeOf(err) != protocol.CodeNotFound {
+	left, free, err := o.room.take(ctx, userID, maxAttachmentBytes)
+	if err != nil {
 		return protocol.AttachmentInfo{}, err
 	}
-	left := int64(o.cfg.DiskQuota) - used
-	if left <= 0 {
-		return protocol.AttachmentInfo{}, protocol.Errorf(protocol.CodeDiskQuotaExceeded,
-			"the user has %d bytes, and may have %d (SANDBOX_DISK_QUOTA)", used, o.cfg.DiskQuota)
-	}
+	defer free()
 	info, err := o.dirs.AddAttachment(ctx, userID, workspace.Upload{
-		Name: name, Type: mediaType, Body: body, MaxBytes: min(maxAttachmentBytes, left),
+		Name: name, Type: mediaType, Body: body, MaxBytes: left,
 	})
 	if protocol.CodeOf(err) == protocol.CodeTooLarge && left < maxAttachmentBytes {
 		err = protocol.Errorf(protocol.CodeDiskQuotaExceeded, "the user may have %d bytes more (SANDBOX_DISK_QUOTA)", left)

@@ -38,7 +38,8 @@ type Orchestrator struct {
 	isolation protocol.IsolationReport
 
 	dirs    *workspace.Dirs
-	disk    *diskWatch      // nil where the file system holds users to their quota
+	disk    *diskWatch // nil where the file system holds users to their quota
+	room    *room
 	cgroups *cgroup.Cgroups // nil where the host gives none
 	store   *store.Store
 	broker  *broker.Broker // nil = there is no key, and no way out of a sandbox
@@ -159,6 +160,7 @@ func (o *Orchestrator) openDirs(ctx context.Context) (err error) {
 	if o.dirs, err = workspace.Open(ctx, options); err != nil {
 		return err
 	}
+	o.room = newRoom(int64(o.cfg.DiskQuota), o.dirs.DiskUsage)
 	if !isHard {
 		o.disk = newDiskWatch(o.root, int64(o.cfg.DiskQuota), o.dirs.DiskUsage, o.log) //nolint:contextcheck // it outlives New
 	}

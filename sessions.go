@@ -51,14 +51,27 @@ func (o *Orchestrator) DeleteSession(ctx context.Context, userID, sessionID stri
 }
 
 // ForkSession makes a new session that begins as another; fork is its id, or empty
-// for a new one. CodeNotFound, or CodeConflict if there is one of that id.
+// for a new one. CodeNotFound, CodeConflict if there is one of that id, or
+// CodeDiskQuotaExceeded.
 func (o *Orchestrator) ForkSession(ctx context.Context, userID, sessionID, fork string) (protocol.SessionInfo, error) {
 	if fork == "" {
 		fork = newID("session-")
 	}
 	var made protocol.SessionInfo
-	err := o.inHome(ctx, userID, func(home *os.Root, own func(*os.File) error) error {
+	if err := protocol.CheckUserID(userID); err != nil {
+		return made, err
+	}
+	left, free, err := o.room.take(ctx, userID, session.MaxBytes)
+	if err != nil {
+		return made, err
+	}
+	defer free()
+	err = o.inHome(ctx, userID, func(home *os.Root, own func(*os.File) error) error {
 		info, err := session.Fork(home, sessionID, fork, own)
+		if err == nil && info.Bytes > left {
+			err = errors.Join(session.Delete(home, fork),
+				protocol.Errorf(protocol.CodeDiskQuotaExceeded, "the user may have %d bytes more (SANDBOX_DISK_QUOTA)", left))
+		}
 		made = protocol.SessionInfo{SessionID: info.ID, Bytes: info.Bytes, ModifiedAt: info.Modified}
 		return err
 	})
