@@ -20,6 +20,6 @@ func (o *Orchestrator) readPermissions() (err error) {
 			return fmt.Errorf("CARREL_PERMISSIONS_FILE: %s: %w", file, err)
 		}
 	}
-	o.webhooks, err = webhook.New(o.permissions.Hooks)
+	o.webhooks, err = webhook.New(o.permissions.Hooks, o.log)
 	return err
 }

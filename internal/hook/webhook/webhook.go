@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -28,10 +29,16 @@ const (
 type Caller struct {
 	hooks  []protocol.Hook
 	client *http.Client
+	log    *slog.Logger
 }
 
+// errNoAnswer is what a worker is told of a connection that was not made or broke. The
+// reason names host, address and resolver, which are part of the URL or behind it: it
+// goes to the log alone.
+var errNoAnswer = errors.New("it gave no answer; the daemon's log tells more")
+
 // New checks the webhooks among hooks.
-func New(hooks []protocol.Hook) (*Caller, error) {
+func New(hooks []protocol.Hook, log *slog.Logger) (*Caller, error) {
 	var faults []error
 	for i, h := range hooks {
 		if h.Webhook == "" {
@@ -46,7 +53,7 @@ func New(hooks []protocol.Hook) (*Caller, error) {
 		return nil, errors.Join(faults...)
 	}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true}
-	return &Caller{hooks: slices.Clone(hooks), client: &http.Client{
+	return &Caller{hooks: slices.Clone(hooks), log: log, client: &http.Client{
 		Transport: transport,
 		// Not followed: where an answer leads is not what the operator wrote.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -75,10 +82,6 @@ func (c *Caller) Call(ctx context.Context, userID string, p protocol.HookParams)
 	defer cancel()
 	r, err := c.post(ctx, h.Webhook, p)
 	if err != nil {
-		// Without the URL, which net/http puts into its errors.
-		if e, ok := errors.AsType[*url.Error](err); ok {
-			err = e.Err
-		}
 		return protocol.HookResult{}, protocol.Errorf(protocol.CodeAgentError, "webhook %d: %w", p.Hook, err)
 	}
 	return r, nil
@@ -98,17 +101,17 @@ func (c *Caller) post(ctx context.Context, to string, p protocol.HookParams) (r 
 	request.Header.Set("User-Agent", "carrel")
 	response, err := c.client.Do(request)
 	if err != nil {
-		return r, err
+		return r, c.noAnswer(ctx, p.Hook, err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1))
 	switch {
 	case err != nil:
-		return r, err
+		return r, c.noAnswer(ctx, p.Hook, err)
 	case response.StatusCode == http.StatusNoContent:
 		return r, nil
 	case response.StatusCode != http.StatusOK:
-		return r, fmt.Errorf("answered %s", response.Status)
+		return r, fmt.Errorf("it answered %d", response.StatusCode)
 	case len(answer) > maxAnswerBytes:
 		return r, fmt.Errorf("its answer is longer than %d bytes", maxAnswerBytes)
 	}
@@ -116,4 +119,13 @@ func (c *Caller) post(ctx context.Context, to string, p protocol.HookParams) (r 
 		return r, fmt.Errorf("its answer: %w", err)
 	}
 	return r, nil
+}
+
+func (c *Caller) noAnswer(ctx context.Context, hook int, err error) error {
+	// Without the URL, which net/http puts into its errors: it may hold a secret.
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err
+	}
+	c.log.WarnContext(ctx, "a webhook gave no answer", "hook", hook, "error", err)
+	return errNoAnswer
 }

@@ -3,6 +3,8 @@ package webhook
 import (
 	"encoding/json"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -28,7 +30,7 @@ func TestOnlyTheFilesURLsArePostedTo(t *testing.T) {
 	c, err := New([]protocol.Hook{
 		{Event: protocol.HookStop, Command: &protocol.Command{Shell: "x"}},
 		{Event: protocol.HookBeforeTool, Webhook: server.URL + "/hook?token=secret"},
-	})
+	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +75,7 @@ func TestAnswerThatIsNoneIsAnErrorWithoutTheURL(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(answer)
 			defer server.Close()
-			c, err := New([]protocol.Hook{{Event: protocol.HookPrompt, Webhook: server.URL + "/?token=secret", TimeoutSeconds: 0.2}})
+			c, err := New([]protocol.Hook{{Event: protocol.HookPrompt, Webhook: server.URL + "/?token=secret", TimeoutSeconds: 0.2}}, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -88,7 +90,7 @@ func TestAnswerThatIsNoneIsAnErrorWithoutTheURL(t *testing.T) {
 
 func TestURLsAreChecked(t *testing.T) {
 	for _, u := range []string{"ftp://x/y", "x", "http://", "://", "file:///etc/passwd", "http://[::1"} {
-		if _, err := New([]protocol.Hook{{Event: protocol.HookPrompt, Webhook: u}}); err == nil {
+		if _, err := New([]protocol.Hook{{Event: protocol.HookPrompt, Webhook: u}}, slog.New(slog.DiscardHandler)); err == nil {
 			t.Errorf("%q was taken", u)
 		}
 	}
@@ -97,12 +99,44 @@ func TestURLsAreChecked(t *testing.T) {
 func TestNoContentIsNoObjection(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	defer server.Close()
-	c, err := New([]protocol.Hook{{Event: protocol.HookPrompt, Webhook: server.URL}})
+	c, err := New([]protocol.Hook{{Event: protocol.HookPrompt, Webhook: server.URL}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	if r, err := c.Call(t.Context(), "ana", protocol.HookParams{Event: protocol.HookPrompt}); err != nil || r.Decision != "" {
 		t.Errorf("%+v %v", r, err)
+	}
+}
+
+// A worker that hears where a connection was refused knows the webhook's address.
+func TestWorkerIsNotToldWhereAWebhookIs(t *testing.T) {
+	var config net.ListenConfig
+	line, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := line.Addr().String()
+	_ = line.Close()
+	cut := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "10")
+		_, _ = w.Write([]byte("{"))
+		panic(http.ErrAbortHandler)
+	}))
+	defer cut.Close()
+	for name, to := range map[string]string{"refused": "http://" + address, "unknown": "http://policy.invalid", "cut": cut.URL} {
+		var logged strings.Builder
+		c, err := New([]protocol.Hook{{Event: protocol.HookStop, Webhook: to + "/?token=secret"}}, slog.New(slog.NewTextHandler(&logged, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Call(t.Context(), "ana", protocol.HookParams{Event: protocol.HookStop})
+		c.Close()
+		if want := "webhook 0: " + errNoAnswer.Error(); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s: %v, want %q alone", name, err, want)
+		}
+		if text := logged.String(); text == "" || strings.Contains(text, "secret") {
+			t.Errorf("%s: the log has %q", name, text)
+		}
 	}
 }
