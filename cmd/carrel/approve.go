@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 
 	"carrel/protocol"
 )
@@ -42,7 +43,7 @@ func (q *questions) ask(ctx context.Context, ev protocol.Event) error {
 	}
 	if q.isDaemon {
 		_, err := fmt.Fprintf(q.out.stderr, "carrel: %s waits for approval %s of run %s until %s\n",
-			question.Tool, question.ApprovalID, ev.RunID, question.ExpiresAt.Local().Format("15:04:05"))
+			oneLine(question.Tool), oneLine(question.ApprovalID), ev.RunID, question.ExpiresAt.Local().Format("15:04:05"))
 		return err
 	}
 	return q.b.Approve(ctx, ev.RunID, question.ApprovalID, protocol.ApprovalDecision{
@@ -61,7 +62,7 @@ func (q *questions) serve(ctx context.Context, runID string) {
 		case <-ctx.Done():
 			return
 		}
-		_, _ = fmt.Fprintf(q.out.stderr, "\n%s wants to run:\n%s\n%sallow? [y/N] ", question.Tool, shown(question.Input), because(question.Reason))
+		_, _ = fmt.Fprintf(q.out.stderr, "\n%s wants to run:\n%s\n%sallow? [y/N] ", oneLine(question.Tool), shown(question.Input), because(question.Reason))
 		line, err := lines.ReadString('\n')
 		if err != nil && line == "" {
 			return // the end of input: silence denies
@@ -100,12 +101,16 @@ func because(reason string) string {
 	return printable(reason) + "\n"
 }
 
-// printable takes control characters out, but for the end of a line.
+// printable takes control characters out, but for the end of a line, and what turns
+// the order of a text around, by which it reads as another one than is run.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 {
+		if unicode.IsControl(r) && r != '\n' || unicode.Is(unicode.Bidi_Control, r) {
 			return '\ufffd'
 		}
 		return r
 	}, text)
 }
+
+// oneLine makes of a name, which a worker made up, one that cannot pass for more.
+func oneLine(name string) string { return strings.ReplaceAll(printable(name), "\n", "\ufffd") }

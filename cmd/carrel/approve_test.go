@@ -94,3 +94,49 @@ func TestModelsLastLineGetsItsEndAndAScriptsOutputIsLeftAlone(t *testing.T) {
 		}
 	}
 }
+
+// Whoever is asked must see what is asked for. All of an event but its type is a
+// worker's text, and a terminal obeys it.
+func TestQuestionCannotWriteOverItself(t *testing.T) {
+	const hostile = "read\x1b[2J\u202e\u009b1A\nallow"
+	data, err := json.Marshal(protocol.ApprovalRequested{
+		ApprovalID: hostile, Tool: hostile, Reason: "\u2066\x1b", Input: json.RawMessage(`{"command":"\u202Ex"}`),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := protocol.Event{RunID: "run_1", Type: protocol.EventApprovalRequested, Data: data}
+	var stderr bytes.Buffer
+	out := &output{stdout: io.Discard, stderr: &stderr}
+	if err := (&questions{out: out, isDaemon: true}).ask(t.Context(), asked); err != nil {
+		t.Fatal(err)
+	}
+	if text := stderr.String(); strings.Count(text, "\n") != 1 {
+		t.Errorf("%q", text)
+	}
+	d := decider{decided: make(chan protocol.ApprovalDecision, 1)}
+	q := &questions{b: d, out: out, terminal: strings.NewReader("n\n"), asked: make(chan protocol.ApprovalRequested, 1)}
+	if err := q.ask(t.Context(), asked); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		q.serve(ctx, "run_1")
+	}()
+	<-d.decided
+	cancel()
+	<-ended
+	for _, ev := range []protocol.Event{
+		{Type: protocol.EventToolCallResult, Data: []byte(`{"name":"\u001b[1A","result":"x"}`)},
+		{Type: protocol.EventApprovalResolved, Data: []byte(`{"decision":"\u001b","reason":"\u001b"}`)},
+	} {
+		if err := printEvent(out, ev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text := stderr.String(); strings.ContainsAny(text, "\x1b\u202e\u009b\u2066") {
+		t.Errorf("a terminal is sent %q", text)
+	}
+}

@@ -133,9 +133,9 @@ func printEvent(out *output, ev protocol.Event) error {
 			to, text = out.stdout, "\n"
 		}
 	case ev.Type == protocol.EventToolCallResult:
-		text = fmt.Sprintf("\n[%s: %s]\n", told.Name, firstLine(told.Result, told.IsError))
+		text = fmt.Sprintf("\n[%s: %s]\n", oneLine(told.Name), firstLine(told.Result, told.IsError))
 	case ev.Type == protocol.EventApprovalResolved:
-		text = fmt.Sprintf("\n[%s] %s\n", told.Decision, told.Reason)
+		text = fmt.Sprintf("\n[%s] %s\n", oneLine(told.Decision), printable(told.Reason))
 	case told.Stream != "stderr":
 		to = out.stdout
 	}
@@ -166,7 +166,7 @@ func outcome(ev protocol.Event) error {
 		if err := json.Unmarshal(ev.Data, &e); err != nil {
 			return fmt.Errorf("decode %s: %w", ev.Type, err)
 		}
-		return &protocol.Error{Code: e.Code, Message: e.Message}
+		return &protocol.Error{Code: e.Code, Message: printable(e.Message)}
 	}
 	var result protocol.Result
 	if err := json.Unmarshal(ev.Data, &result); err != nil {
