@@ -127,7 +127,15 @@ func (e *Entered) build(s *sequence, plan *Plan, files []*os.File) {
 	s.step("system", mountSystem)
 	s.step("etc", mountEtc)
 	s.step("dev", func() error { return mountDev(plan.Limits.TmpBytes) })
-	s.step("proc", func() error { return mountProc(plan.has(LayerHidepid)) })
+	s.step("proc", func() error {
+		if err := mountProc(plan.has(LayerHidepid)); err != nil {
+			return err
+		}
+		if !plan.has(LayerUser) {
+			return nil // the number would be the host's own
+		}
+		return shareInotify()
+	})
 	s.step("tmp", func() error { return mountTmp(plan.Limits.TmpBytes) })
 	s.step("binary", func() error { return mountWorker(plan.Worker, worker) })
 	s.step("network", func() error {

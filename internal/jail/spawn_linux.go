@@ -60,7 +60,10 @@ func spawn(r *reap.Reaper, program *os.File, req spawnRequest, files []*os.File)
 		Setsid:    true,
 		// What PID 1 needs to build its world and no more. It is uid 1000 inside,
 		// never 0, so an exec would leave it none without the ambient set.
-		AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETPCAP, unix.CAP_SYS_CHROOT},
+		AmbientCaps: []uintptr{
+			unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETPCAP, unix.CAP_SYS_CHROOT,
+			unix.CAP_SYS_RESOURCE, // for shareInotify
+		},
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: UID, HostID: req.HostUID, Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: UID, HostID: hostGID(req.HostUID), Size: 1}},
 		PidFD:       &fd,

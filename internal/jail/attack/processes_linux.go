@@ -68,6 +68,9 @@ func processRows() []Row {
 		ID: "file-size", Group: groupProcesses, Tier: Tool, Control: Plain, StoppedBy: []string{"rlimits"},
 		Title: "make a file of 1 TiB", Attack: hugeFile,
 	}, Row{
+		ID: "inotify", Group: groupProcesses, Tier: Tool, Control: Plain, StoppedBy: []string{"sysctl:max_inotify_instances"},
+		Title: "take the inotify instances of the whole host", Attack: takeInotify,
+	}, Row{
 		ID: "inherited-descriptors", Group: groupSecrets, Tier: Tool, Control: Plain, StoppedBy: []string{"close-on-exec"},
 		Title: "find an inherited descriptor between 3 and 1023", Attack: inherited,
 	})
@@ -233,6 +236,17 @@ func hugeFile(*Target) error {
 	}
 	signal.Ignore(unix.SIGXFSZ)
 	return unix.Ftruncate(fd, 1<<40)
+}
+
+// takeInotify takes a quarter of the kernel's default number of instances, which is
+// one for all sandboxes and, as root, the host's services: four such would have all.
+func takeInotify(*Target) error {
+	for range 32 {
+		if _, err := unix.InotifyInit1(unix.IN_CLOEXEC); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // inherited looks for descriptors that would pass an exec: this process's own
