@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"errors"
 	"os"
 	"syscall"
 	"unsafe"
@@ -22,6 +23,25 @@ func call(number uintptr, a ...uintptr) func(*Target) error {
 		_, _, errno := unix.Syscall6(number, args[0], args[1], args[2], args[3], args[4], args[5])
 		return reached(errno)
 	}
+}
+
+// traceMe asks to be traced by whoever started this process, who will never let it go
+// on after a stop. A traced thread stops at each signal, and Go's runtime sends SIGURG
+// to one that has run for long, as under load: so that none comes, all are blocked.
+// The attacker's main goroutine keeps its thread.
+func traceMe(t *Target) error {
+	var all, before unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil {
+		return err
+	}
+	err := call(unix.SYS_PTRACE, unix.PTRACE_TRACEME)(t)
+	if err != nil {
+		err = errors.Join(err, unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil))
+	}
+	return err
 }
 
 // nowhere is an address that holds nothing.
@@ -71,7 +91,7 @@ func kernelRows() []Row {
 		row("quotactl", "set quotas", Plain, call(unix.SYS_QUOTACTL, 0x800001<<8 /* Q_SYNC, USRQUOTA */, 0, 0, 0)),
 		row("open_by_handle_at", "open a file past the mount tree", Fresh, call(unix.SYS_OPEN_BY_HANDLE_AT, cwd, nowhere, 0), "seccomp:open_by_handle_at", jail.LayerUser),
 		row("personality", "switch address randomization off", Plain, call(unix.SYS_PERSONALITY, 0x0040000 /* ADDR_NO_RANDOMIZE */)),
-		row("ptrace-me", "ask to be traced", Plain, call(unix.SYS_PTRACE, unix.PTRACE_TRACEME), "seccomp:ptrace"),
+		row("ptrace-me", "ask to be traced", Plain, traceMe, "seccomp:ptrace"),
 		row("modify_ldt", "change the descriptor table", Plain, call(unix.SYS_MODIFY_LDT, 0, nowhere, 0)),
 		row("iopl", "ask for the processor's ports", Plain, call(unix.SYS_IOPL, 0)),
 		row("syslog", "read the kernel's log", Root, call(unix.SYS_SYSLOG, 10 /* SYSLOG_ACTION_SIZE_BUFFER */)),
