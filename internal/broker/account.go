@@ -136,16 +136,13 @@ func (a *account) openDay(ctx context.Context, o Options) error {
 	if o.UserDay == (Budget{}) || (a.loaded && a.day.Equal(day)) {
 		return nil
 	}
-	if a.loaded { // a day that begins while the broker runs begins with nothing
-		a.day, a.today = day, store.Spending{}
-		return nil
-	}
+	// Asked of the ledger at each change of day, not set to nothing: a clock that jumps
+	// to another day and back must not give the day's budget a second time.
 	spent, err := o.Ledger.SpentToday(ctx, a.userID)
 	if err != nil {
 		return err
 	}
-	a.today.Add(spent)
-	a.day, a.loaded = day, true
+	a.day, a.today, a.loaded = day, spent, true
 	return nil
 }
 

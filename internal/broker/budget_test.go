@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"carrel/internal/door"
 	"carrel/internal/store"
@@ -284,5 +285,18 @@ func TestRequestsWaitForTheirTurn(t *testing.T) {
 	all.Wait()
 	if a := <-bobs; a.status != http.StatusOK {
 		t.Errorf("answer %+v", a)
+	}
+}
+
+func TestClockThatJumpsADayAndBackGivesNoSecondBudget(t *testing.T) {
+	spent := store.Spending{InputTokens: 5}
+	o := Options{UserDay: Budget{Tokens: 5}, Ledger: &ledger{before: spent}}
+	a := newAccount("ann")
+	if err := a.openDay(t.Context(), o); err != nil || o.UserDay.usedUp(a.today, "she") == "" {
+		t.Fatalf("%+v, %v", a.today, err)
+	}
+	a.day, a.today = a.day.Add(24*time.Hour), store.Spending{} // as after a request while the clock was ahead
+	if err := a.openDay(t.Context(), o); err != nil || o.UserDay.usedUp(a.today, "she") == "" {
+		t.Errorf("back on the day of before she has used %+v, %v", a.today, err)
 	}
 }
