@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -79,33 +78,6 @@ func TestSecretOfTheServerIsFoundInNeitherTierNorRecord(t *testing.T) {
 	if strings.Contains(d.log.String(), canary) {
 		t.Error("the log holds the secret")
 	}
-}
-
-// memoryHolds reports whether the text is in a process's memory. A sandbox's is
-// shown to root alone.
-func memoryHolds(pid int, text string) bool {
-	maps, err := os.ReadFile(filepath.Join("/proc", itoa(pid), "maps"))
-	if err != nil {
-		return false
-	}
-	memory, err := os.Open(filepath.Join("/proc", itoa(pid), "mem"))
-	if err != nil {
-		return false
-	}
-	defer func() { _ = memory.Close() }()
-	for line := range strings.Lines(string(maps)) {
-		var from, to int64
-		var mode string
-		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil || mode[0] != 'r' || from < 0 {
-			continue
-		}
-		part := make([]byte, min(to-from, 64<<20))
-		n, _ := memory.ReadAt(part, from) // what is not there cannot be read
-		if strings.Contains(string(part[:n]), text) {
-			return true
-		}
-	}
-	return false
 }
 
 func TestUserIDsThatLookAlikeNeverShareADirectory(t *testing.T) {
