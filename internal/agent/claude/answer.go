@@ -25,8 +25,10 @@ type answer struct {
 	blocks []*block
 	stop   string
 	usage  protocol.Usage
-	// whole tells that its end came, and not just the end of the connection.
-	whole      bool
+	// begun tells that its first event came, whole that its end did, and not just
+	// the end of the connection.
+	begun, whole bool
+
 	textBytes  int
 	inputBytes int
 }

@@ -117,13 +117,18 @@ func (f *failure) Error() string { return f.err.Error() }
 
 func (f *failure) Unwrap() error { return f.err }
 
-// failureOf says what an error of the SDK means.
-func failureOf(err error) *failure {
+// failureOf says what an error of the SDK means; begun tells that something of an
+// answer had come.
+func failureOf(err error, begun bool) *failure {
 	if errors.Is(err, bufio.ErrTooLong) { // of one event: 32 MiB in the SDK
 		return &failure{err: protocol.Errorf(protocol.CodeAgentError, "the model's answer makes no sense: %w", err)}
 	}
 	e, ok := errors.AsType[*anthropic.Error](err)
-	if !ok {
+	switch {
+	case !ok && begun:
+		// Under it lies a reset stream of the door's, in words that help nobody.
+		return &failure{err: protocol.Errorf(protocol.CodeAgentError, "the model's answer broke off before its end"), again: true}
+	case !ok:
 		return &failure{err: protocol.Errorf(protocol.CodeAgentError, "the model API cannot be reached: %w", err), again: true}
 	}
 	if code := protocol.Code(e.Response.Header.Get(door.CodeHeader)); code.Known() {

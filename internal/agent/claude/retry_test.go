@@ -26,6 +26,7 @@ func TestRetryOnlyWhereNothingWasShown(t *testing.T) {
 		name  string
 		fault anthropictest.Turn
 		again bool
+		whole bool          // nothing is amiss
 		wait  time.Duration // the least; 0 = none is asked for
 		code  protocol.Code
 		says  string
@@ -37,8 +38,9 @@ func TestRetryOnlyWhereNothingWasShown(t *testing.T) {
 		{name: "cut before anything", fault: faulty(anthropictest.Fault{CutAfter: 2}), again: true},
 		{name: "ended before anything", fault: faulty(anthropictest.Fault{EndAfter: 1}), again: true},
 		{name: "error event before anything", fault: early, again: true},
-		{name: "cut in the text", fault: faulty(anthropictest.Fault{CutAfter: 3}), code: protocol.CodeAgentError, says: "unexpected EOF"},
-		{name: "ended in the text", fault: faulty(anthropictest.Fault{EndAfter: 4}), code: protocol.CodeAgentError, says: "unexpected EOF"},
+		{name: "cut in the text", fault: faulty(anthropictest.Fault{CutAfter: 3}), code: protocol.CodeAgentError, says: "the model's answer broke off before its end"},
+		{name: "ended in the text", fault: faulty(anthropictest.Fault{EndAfter: 4}), code: protocol.CodeAgentError, says: "the model's answer broke off before its end"},
+		{name: "cut after its end", fault: faulty(anthropictest.Fault{CutAfter: 7}), whole: true},
 		{name: "error event in the text", fault: faulty(anthropictest.Fault{Error: "overloaded_error", Message: "Overloaded"}), code: protocol.CodeAgentError, says: "Overloaded"},
 		{name: "bad request", fault: with(400, "invalid_request_error", nil), code: protocol.CodeAgentError, says: "400 invalid_request_error: because (request req_"},
 		{name: "bad key", fault: with(401, "authentication_error", nil), code: protocol.CodeAgentError, says: "401"},
@@ -56,6 +58,12 @@ func TestRetryOnlyWhereNothingWasShown(t *testing.T) {
 			}
 			g := newRig(t, script...)
 			o := g.run(t.Context(), "hi")
+			if test.whole {
+				if o.err != nil || o.result.Content != "ab" {
+					t.Errorf("%v %+v", o.err, o.result)
+				}
+				return
+			}
 			if !test.again {
 				if protocol.CodeOf(o.err) != test.code || !strings.Contains(o.err.Error(), test.says) || len(g.waits) != 0 {
 					t.Errorf("%v after %v, want %s %q", o.err, g.waits, test.code, test.says)

@@ -24,19 +24,21 @@ func (r *run) stream(ctx context.Context, params anthropic.MessageNewParams, sho
 			return a, err
 		}
 	}
-	if err := events.Err(); err != nil {
-		return a, failureOf(err)
+	err := events.Err()
+	switch {
+	case a.whole: // what becomes of the connection after that is nobody's concern
+		return a, nil
+	case err == nil:
+		err = io.ErrUnexpectedEOF
 	}
-	if !a.whole {
-		return a, failureOf(io.ErrUnexpectedEOF)
-	}
-	return a, nil
+	return a, failureOf(err, a.begun)
 }
 
 // take adds one event to the answer.
 func (a *answer) take(ctx context.Context, e *anthropic.MessageStreamEventUnion, show *shown) error {
 	switch e.Type {
 	case "message_start":
+		a.begun = true
 		u := e.Message.Usage
 		a.usage = protocol.Usage{
 			InputTokens: u.InputTokens, OutputTokens: u.OutputTokens,
