@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,7 +50,7 @@ func TestHostileModelOutputIsBoundedAndReadable(t *testing.T) {
 				call("u6", "grep", map[string]any{"pattern": "hostile", "path": "link"}),
 				bash("u7", "cat /home/agent/sessions/s.jsonl link/s.jsonl /proc/1/root/home/agent/sessions/s.jsonl; ls /proc/1/fd"),
 			},
-			results: []string{"!", "!", "!", "!", "!", "!", "!"},
+			results: append(slices.Repeat([]string{"!denied by the sandbox"}, 6), "!Permission denied"),
 		},
 	}
 	s := play(t, turns(steps...))

@@ -104,6 +104,11 @@ var rooms = []room{
 		why:     "the model's client; the one room of the jailed half that speaks HTTP",
 	},
 	{
+		path:    "internal/agent/claude/bare",
+		foreign: []string{"github.com/anthropics/anthropic-sdk-go"},
+		why:     "the SDK alone, for the benchmark that holds the chain against it: nothing of ours is in it",
+	},
+	{
 		path:  "internal/agent/session",
 		rooms: []string{"protocol"},
 		why:   "transcripts: the jailed half writes them and the host may read them, so it links neither half",
