@@ -162,11 +162,16 @@ func (s *stage) until(runID string, after int64, text string) []protocol.Event {
 // data reads an event's data.
 func data[T any](t *testing.T, ev protocol.Event) T {
 	t.Helper()
-	var v T
-	if err := json.Unmarshal(ev.Data, &v); err != nil {
+	v, err := decode[T](ev)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return v
+}
+
+func decode[T any](ev protocol.Event) (v T, err error) {
+	err = json.Unmarshal(ev.Data, &v)
+	return v, err
 }
 
 // all reads the data of a run's events of one type.
