@@ -212,6 +212,31 @@ func TestRunsOfOneSessionTakeTurns(t *testing.T) {
 	s.stop()
 }
 
+// A tool host takes a processor's time to start. Before a model is asked nobody needs
+// one, and while it still writes its first call there is time.
+func TestToolHostIsStartedWhenTheFirstCallBegins(t *testing.T) {
+	script := turns(
+		step{message: "talk", answer: "words"},
+		step{message: "work", calls: []anthropictest.Block{bash("t1", "echo done")}, results: []string{"done"}, answer: "Worked."},
+	)
+	talking, calling := make(chan struct{}), make(chan struct{})
+	script[0].Reply.Fault.Hold, script[1].Reply.Fault.Hold = talking, calling
+	s := play(t, script)
+	run := s.execute("ana", "talk")
+	s.until(run.RunID, 0, "words")
+	worker := workerOf(s.daemon, "ana").PID
+	if hosts := ordeal.Children(worker); len(hosts) > 0 {
+		t.Errorf("a run that calls no tool has the processes %v", hosts)
+	}
+	close(talking)
+	s.result(run.RunID)
+	run = s.execute("ana", "work")
+	ordeal.Eventually(t, "a tool host is there before the call is whole", func() bool { return len(ordeal.Children(worker)) == 1 })
+	close(calling)
+	s.result(run.RunID)
+	s.stop()
+}
+
 func TestStreamIsCompleteAndInOrder(t *testing.T) {
 	var pieces []string
 	for i := range 2000 {

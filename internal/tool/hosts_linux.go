@@ -56,11 +56,15 @@ type Host struct {
 	exit  <-chan reap.Exit
 }
 
-// Warm starts a host ahead of need and returns at once. A failure is not told
-// here: the command that needs a host meets it again.
+// Warm starts a host ahead of need, unless one is there or on its way, and returns at
+// once. A failure is not told here: the command that needs a host meets it again.
 func (h *Hosts) Warm(ctx context.Context) {
 	warm := make(chan struct{})
 	h.mu.Lock()
+	if len(h.idle) > 0 || isOpen(h.warming) {
+		h.mu.Unlock()
+		return
+	}
 	h.warming = warm
 	h.mu.Unlock()
 	h.wake()
@@ -71,6 +75,16 @@ func (h *Hosts) Warm(ctx context.Context) {
 			h.put(host)
 		}
 	}()
+}
+
+// isOpen reports whether there is such a channel and nobody has closed it.
+func isOpen(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return false
+	default:
+		return c != nil
+	}
 }
 
 // wake and settle stand around whatever uses hosts.

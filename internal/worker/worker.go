@@ -65,7 +65,9 @@ func Run(ctx context.Context, e *jail.Entered) error {
 		}
 	}
 	w.conn = jsonrpc.NewConn(stdio{Reader: e.In, Writer: e.Out, closers: []io.Closer{e.In, e.Out}}, w, jsonrpc.Options{})
-	w.tools.Warm(ctx) // a user is bound: a command will come
+	if e.Broker == nil {
+		w.tools.Warm(ctx) // a user is bound: a command will come. (Else a model is asked first.)
+	}
 	err := w.conn.Run(ctx)
 	if errors.Is(err, context.Canceled) {
 		return nil // after "shutdown"
