@@ -98,7 +98,7 @@ func (o *Orchestrator) checkRequest(req *protocol.ExecuteRequest) error {
 		return protocol.Errorf(protocol.CodeTooLarge, "message: %d bytes, at most %d are allowed", len(req.Message), protocol.MaxMessageBytes)
 	case req.Config.Agent != "":
 		if err := o.cfg.checkAgent(req.Config.Agent); err != nil {
-			return protocol.Errorf(protocol.CodeInvalidRequest, "config.agent: %w; there is %q", err, o.cfg.agents())
+			return protocol.Errorf(protocol.CodeInvalidRequest, "config.agent %.60q: %w; there is %q", req.Config.Agent, err, o.cfg.agents())
 		}
 	}
 	return nil

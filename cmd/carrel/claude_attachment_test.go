@@ -87,8 +87,10 @@ func TestAttachmentsReachTheModelInTheFormItCanUse(t *testing.T) {
 		name, mediaType string
 		content         []byte
 	}{
-		{"p.png", "image/png", picture}, {"d.pdf", "application/pdf", pdf},
-		{"n.txt", "text/plain", []byte("a line of text\n")}, {"a.zip", "application/zip", archive},
+		{"p.png", "image/png", picture},
+		{"d.pdf", "application/pdf", pdf},
+		{"n.txt", "text/plain", []byte("a line of text\n")},
+		{"a.zip", "application/zip", archive},
 	} {
 		info := s.upload("ana", f.name, f.mediaType, f.content)
 		given = append(given, protocol.Attachment{ID: info.ID})
