@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"carrel/internal/anthropictest"
@@ -139,6 +140,46 @@ func TestDaemonKilledWithAnOpenApprovalEndsItAsDenied(t *testing.T) {
 	}
 	if got := s.say("ana", "still there?"); got.Content != "Yes." {
 		t.Errorf("the session afterwards: %+v", got)
+	}
+	s.stop()
+}
+
+// However a run ends, its open question ends before it, as denied.
+func TestOpenApprovalEndsWithItsRun(t *testing.T) {
+	asks := turns(removal("ask", "", ""))[0]
+	s := play(t, []anthropictest.Turn{asks, asks, asks}, permissions(t, askForRemoval))
+	for _, c := range []struct {
+		name string
+		end  func(run protocol.Run)
+		code protocol.Code
+	}{
+		{"canceled", func(run protocol.Run) {
+			if _, err := s.client.Cancel(t.Context(), run.RunID); err != nil {
+				t.Fatal(err)
+			}
+		}, protocol.CodeCanceled},
+		{"its time is up", func(protocol.Run) {}, protocol.CodeRunTimeout},
+		{"its worker is killed", func(protocol.Run) {
+			if err := syscall.Kill(workerOf(s.daemon, "ana").PID, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}, protocol.CodeWorkerCrashed},
+	} {
+		run := s.execute("ana", "ask", func(r *protocol.ExecuteRequest) {
+			if c.code == protocol.CodeRunTimeout {
+				r.Config.TimeoutSeconds = 1
+			}
+		})
+		q, seen := s.question(run.RunID)
+		c.end(run)
+		rest := s.events(run.RunID, seen)
+		resolved := all[protocol.ApprovalResolved](t, rest, protocol.EventApprovalResolved)
+		if len(resolved) != 1 || resolved[0].ApprovalID != q.ApprovalID || resolved[0].Decision != protocol.Deny {
+			t.Errorf("%s: the question ended with %+v", c.name, resolved)
+		}
+		if e := data[protocol.RunError](t, rest[len(rest)-1]); e.Code != c.code {
+			t.Errorf("%s: the run ended with %+v", c.name, e)
+		}
 	}
 	s.stop()
 }
