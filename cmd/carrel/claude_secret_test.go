@@ -21,7 +21,8 @@ const searchSandbox = `echo canary-5f > planted; { grep -r -a -s -l canary-5f /p
 
 // The key of a real model's run: the upstream gets it, and nothing on the sandbox's
 // side of the broker does. Everything below the daemon is searched while an answer
-// streams and a tool runs, everything it wrote once it has ended.
+// streams and a tool runs, everything it wrote once it has ended. Two other secrets of
+// the daemon's environment are the same text.
 func TestKeyReachesTheUpstreamAndNothingElse(t *testing.T) {
 	hold := make(chan struct{})
 	script := turns(step{

@@ -3,8 +3,6 @@ package main
 import (
 	"encoding/json"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,52 +30,6 @@ func TestTwoUsersCannotSeeEachOtherOrTheServer(t *testing.T) {
 		}
 	}
 	d.stop()
-}
-
-func TestSecretOfTheServerIsFoundInNeitherTierNorRecord(t *testing.T) {
-	base := t.TempDir()
-	d := serve(t, base, "SANDBOX_ALLOWED_ENV_VARS=LANG", "ANTHROPIC_API_KEY="+canary, "SANDBOX_AGENT=shell")
-	search := `echo canary-5f > planted; grep -r -a -s -l canary-5f /proc/[0-9]*/environ /proc/[0-9]*/cmdline /proc/[0-9]*/task/*/environ /proc/1/mem \
-		/etc /dev/shm /tmp /workspace /run /home 2>/dev/null | grep -v "/proc/$$/" | grep -v /proc/self; env | grep canary; echo searched`
-	got := d.script("ana", search)
-	if !strings.Contains(got.Content, "/workspace/planted\n") {
-		t.Fatalf("the search does not find what is there:\n%s", got.Content)
-	}
-	// grep's own command line holds what it looks for: only a short form of it.
-	for line := range strings.Lines(got.Content) {
-		if strings.Contains(line, "environ") || strings.Contains(line, "canary") {
-			t.Errorf("found in a sandbox: %s", line)
-		}
-	}
-	if !memoryHolds(d.cmd.Process.Pid, canary) {
-		t.Fatal("the search does not find what the daemon's memory holds")
-	}
-	for _, s := range mustSandboxes(d).Sandboxes {
-		environ, err := os.ReadFile(filepath.Join("/proc", itoa(s.PID), "environ"))
-		if err == nil && strings.Contains(string(environ), canary) {
-			t.Error("the worker's environment holds the secret")
-		}
-		if memoryHolds(s.PID, canary) {
-			t.Error("the worker's memory holds the secret")
-		}
-	}
-	d.stop()
-	err := filepath.WalkDir(base, func(path string, e os.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		if strings.Contains(string(b), canary) {
-			t.Errorf("%s holds the secret", path)
-		}
-		return err
-	})
-	if err != nil {
-		t.Error(err)
-	}
-	if strings.Contains(d.log.String(), canary) {
-		t.Error("the log holds the secret")
-	}
 }
 
 func TestUserIDsThatLookAlikeNeverShareADirectory(t *testing.T) {
