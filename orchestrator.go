@@ -49,7 +49,8 @@ type Orchestrator struct {
 	permissions protocol.Permissions
 	webhooks    *webhook.Caller
 
-	approvals *approvals
+	approvals   *approvals
+	transcripts chan struct{} // holds a value for each that is being read
 
 	// root is the context of everything that outlives a caller's: runs and pool.
 	root    context.Context
@@ -82,12 +83,13 @@ func New(ctx context.Context, cfg Config, options ...Option) (*Orchestrator, err
 		return nil, err
 	}
 	o := &Orchestrator{
-		cfg:       cfg,
-		log:       slog.New(slog.DiscardHandler),
-		version:   "dev",
-		startedAt: time.Now(),
-		approvals: newApprovals(cfg.ApprovalTimeout),
-		going:     make(map[string]*goingRun),
+		cfg:         cfg,
+		log:         slog.New(slog.DiscardHandler),
+		version:     "dev",
+		startedAt:   time.Now(),
+		approvals:   newApprovals(cfg.ApprovalTimeout),
+		transcripts: make(chan struct{}, maxTranscripts),
+		going:       make(map[string]*goingRun),
 	}
 	for _, option := range options {
 		option(o)

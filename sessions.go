@@ -29,10 +29,20 @@ func (o *Orchestrator) ListSessions(ctx context.Context, userID string) (protoco
 	return list, err
 }
 
+// maxTranscripts is how many transcripts are read at a time: one may have 64 MiB, and
+// its answer as much again.
+const maxTranscripts = 2
+
 // ReadSession gives a session's transcript. CodeNotFound if there is none;
-// CodeConflict where it is broken.
+// CodeConflict where it is broken. It waits while others read theirs.
 func (o *Orchestrator) ReadSession(ctx context.Context, userID, sessionID string) (protocol.Transcript, error) {
 	t := protocol.Transcript{SessionID: sessionID, Entries: []json.RawMessage{}}
+	select {
+	case o.transcripts <- struct{}{}:
+		defer func() { <-o.transcripts }()
+	case <-ctx.Done():
+		return t, context.Cause(ctx)
+	}
 	err := o.inHome(ctx, userID, func(home *os.Root, _ func(*os.File) error) error {
 		lines, err := session.Read(home, sessionID)
 		if len(lines) > 0 {

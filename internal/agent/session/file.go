@@ -52,7 +52,7 @@ func List(home *os.Root) ([]Info, error) {
 		if !ok || protocol.CheckSessionID(id) != nil {
 			continue
 		}
-		info, err := e.Info()
+		info, err := home.Lstat(path(id))
 		if err != nil || !info.Mode().IsRegular() {
 			continue // gone meanwhile, or none of ours
 		}
