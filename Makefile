@@ -23,8 +23,9 @@ build: ## build carrel and carrel-worker into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/carrel ./cmd/carrel-worker
 
 .PHONY: test-programs
-test-programs: build # the attacker stands beside the programs it attacks
+test-programs: build # what tests put in the worker's place, and beside it
 	CGO_ENABLED=0 go build -trimpath -o bin/carrel-attacker ./internal/jail/attack/attacker
+	CGO_ENABLED=0 go build -trimpath -o bin/carrel-tooltest ./internal/tool/tooltest
 
 .PHONY: run
 run: build ## build, then serve on loopback

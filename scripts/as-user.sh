@@ -41,8 +41,8 @@ environment=(PATH="$PATH" HOME="$dir/home" TMPDIR="$dir/tmp")
 if [ -n "${SANDBOX_WORKER_PATH:-}" ]; then
   cp "$SANDBOX_WORKER_PATH" "$dir/bin/carrel-worker"
   environment+=(SANDBOX_WORKER_PATH="$dir/bin/carrel-worker")
-  # Beside it stands the host half, for the end-to-end tests, and the attacker.
-  for program in carrel carrel-attacker; do
+  # Beside it stand the host half, for the end-to-end tests, and the tests' own.
+  for program in carrel carrel-attacker carrel-tooltest; do
     [ ! -e "${SANDBOX_WORKER_PATH%/*}/$program" ] || cp "${SANDBOX_WORKER_PATH%/*}/$program" "$dir/bin/"
   done
 fi

@@ -16,15 +16,23 @@ import (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if made, err := built(); err == nil {
+	if made, err := built(); err == nil && made != besideTheWorker() {
 		_ = os.RemoveAll(filepath.Dir(made))
 	}
 	os.Exit(code)
 }
 
+// besideTheWorker is where the gate's program stands (make test-programs).
+func besideTheWorker() string {
+	return filepath.Join(filepath.Dir(os.Getenv("SANDBOX_WORKER_PATH")), "carrel-tooltest")
+}
+
 // built is package tooltest as a program: never this one, which may have cgo. Its
-// directory can be walked to by every uid.
+// directory can be walked to by every uid. It is the gate's, or one that is built now.
 var built = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals // built once a test binary
+	if _, err := os.Stat(besideTheWorker()); err == nil {
+		return besideTheWorker(), nil
+	}
 	dir, err := os.MkdirTemp("", "carrel-tooltest-")
 	if err != nil {
 		return "", err
