@@ -5,6 +5,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"carrel/internal/spelling"
 )
 
 // ConfigSource says where [LoadConfig] looks.
@@ -138,31 +140,9 @@ func unknownKey(key string, known []string, source string) Fault {
 func nearest(key string, words []string) string {
 	best, bestDistance := "", int(^uint(0)>>1)
 	for _, word := range words {
-		if d := distance(key, word); d < bestDistance {
+		if d := spelling.Distance(key, word); d < bestDistance {
 			best, bestDistance = word, d
 		}
 	}
 	return best
-}
-
-// distance is the Levenshtein distance in bytes: how many must be put in, taken
-// out or changed. It keeps one row of the table.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

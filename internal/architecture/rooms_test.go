@@ -178,16 +178,17 @@ var rooms = []room{
 		foreign: []string{"github.com/google/go-cmp"},
 		why:     "what every store has to do, whichever it is",
 	},
+	{path: "internal/spelling", why: "how far a word is from another; whose words, it does not know"},
 	{
 		path:  "internal/httpapi",
-		rooms: []string{"protocol"},
+		rooms: []string{"internal/spelling", "protocol"},
 		why:   "speaks to its own small Service, so that it can be tested without a pool, and a pool without it",
 	},
 	{
 		path: ".",
 		rooms: []string{
 			"internal/agent/session", "internal/broker", "internal/cgroup", "internal/engine", "internal/engine/local", "internal/hook", "internal/hook/webhook", "internal/httpapi",
-			"internal/jail", "internal/memory", "internal/pool", "internal/store", "internal/workspace", "protocol",
+			"internal/jail", "internal/memory", "internal/pool", "internal/spelling", "internal/store", "internal/workspace", "protocol",
 		},
 		foreign: []string{"github.com/caarlos0/env/v11", "github.com/oklog/ulid/v2", "github.com/prometheus/client_golang", "golang.org/x/sync", "golang.org/x/sys/unix"},
 		why:     "the front door wires the rooms of the host half",

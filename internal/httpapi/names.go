@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"carrel/internal/spelling"
 	"carrel/protocol"
 )
 
@@ -37,30 +38,9 @@ func nearest(name string, known []string) string {
 	}
 	slices.Sort(known) // the same answer to the same question
 	for _, k := range known {
-		if d := edits(strings.ToLower(name), k); d < fewest {
+		if d := spelling.Distance(strings.ToLower(name), k); d < fewest {
 			best, fewest = k, d
 		}
 	}
 	return best
-}
-
-// edits is the Levenshtein distance in bytes, one row at a time.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }
