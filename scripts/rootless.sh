@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(. ./cmd/carrel ./internal/cgroup ./internal/engine/... ./internal/fdpass ./internal/reap ./internal/jail ./internal/jail/attack ./internal/ordeal ./internal/tool/... ./internal/worker/... ./internal/workspace/...)
+packages=(. ./cmd/carrel ./internal/cgroup ./internal/engine/... ./internal/fdpass ./internal/reap ./internal/jail ./internal/jail/attack ./internal/selftest ./internal/ordeal ./internal/tool/... ./internal/worker/... ./internal/workspace/...)
 as=()
 [ "$(id -u)" != 0 ] || as=(-exec "$PWD/scripts/as-user.sh")
 exec scripts/go-test.sh "tests as an ordinary user" user "${as[@]}" "${packages[@]}"

@@ -7,7 +7,7 @@ import (
 )
 
 // ModeExhaust is the argument that makes an attacker take all there is of one thing.
-const ModeExhaust = "exhaust"
+const ModeExhaust = "attack-exhaust"
 
 // What [Exhaust] takes.
 const (

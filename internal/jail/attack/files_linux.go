@@ -15,7 +15,7 @@ import (
 
 // ModeWhoAmI makes the attacker print its effective uid: what a set-uid copy of
 // it is run for.
-const ModeWhoAmI = "whoami"
+const ModeWhoAmI = "attack-whoami"
 
 func fileRows() []Row {
 	row := func(id, title string, c Control, attack func(*Target) error, by ...string) Row {

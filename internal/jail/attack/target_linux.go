@@ -95,10 +95,10 @@ func startVictim() (int, error) {
 }
 
 // ModeVictim is the argument that makes the attacker a victim.
-const ModeVictim = "victim"
+const ModeVictim = "attack-victim"
 
-// BeVictim says that it is there and waits for the end of its stdin.
-func BeVictim() error {
+// beVictim says that it is there and waits for the end of its stdin.
+func beVictim() error {
 	if _, err := os.Stdout.WriteString("\n"); err != nil {
 		return err
 	}

@@ -1,0 +1,79 @@
+package selftest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"carrel/internal/jail/attack"
+)
+
+// quickIDs are the rows of a quick self-test: at least one for each layer and for
+// each hole that such a design has, none that takes time, that needs a process of its
+// own, or that is in another's way.
+var quickIDs = []string{ //nolint:gochecknoglobals // a table
+	"home-read", "home-stat", "host-root", "host-var", "unix-path-worker", // mounts, sealed home
+	"environ-worker", "mem-worker", "cmdline-worker", "visible-worker", // hidepid, dumpable
+	"tcp-host", "abstract-host", "udp-outside", // network namespace
+	"tcp-bind", "mptcp-bind", "vsock", "netlink-generic", // holes 1 and 2's kin
+	"kill-worker", "prlimit-worker", "setpriority-worker", // holes 4 and 5
+	"ptrace-worker", "vm-readv-worker", "pidfd-getfd-worker",
+	"keyctl", "io_uring", "userfaultfd", "perf", "statmount", // seccomp
+	"autogroup", "write-program", "inherited-descriptors", "core-limit",
+}
+
+// Quick tries a small part of the table, in one sandbox and one process, and gives
+// the verdicts. It is meant for a daemon's start.
+func Quick(ctx context.Context, o Options) ([]Verdict, error) {
+	o.Ways, o.Rows = []Way{Cold}, nil
+	for _, id := range quickIDs {
+		r, err := attack.Find(id)
+		if err != nil {
+			return nil, err
+		}
+		o.Rows = append(o.Rows, r)
+	}
+	s := &session{Options: o, results: make(map[string]*attack.Result)}
+	outside, err := s.controls(ctx, attack.ModeRow)
+	if err != nil {
+		return nil, fmt.Errorf("controls outside of a sandbox: %w", err)
+	}
+	inside, err := s.attackAtOnce(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("attack a sandbox: %w", err)
+	}
+	verdicts := make([]Verdict, 0, len(o.Rows))
+	for _, r := range o.Rows {
+		verdicts = append(verdicts, judge(r, outside[r.ID], inside[r.ID], o.Without))
+	}
+	return verdicts, nil
+}
+
+// attackAtOnce runs all rows as one command in the tool tier.
+func (s *session) attackAtOnce(ctx context.Context) (_ map[string]*attack.Result, err error) {
+	host, env, err := s.target(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer host.close()
+	c, err := s.converse(ctx, Cold)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if ending := c.end(); err == nil {
+			err = ending
+		}
+	}()
+	argv := []string{"/workspace/attacker", attack.ModeRow}
+	for _, r := range s.Rows {
+		argv = append(argv, r.ID)
+	}
+	out, err := c.exec(ctx, map[string]string{attack.TargetEnv: env}, argv...)
+	if err != nil {
+		return nil, err
+	}
+	// A row that ended the process in the middle leaves the others without a result.
+	results, _ := decodeAll(strings.NewReader(out.Stdout))
+	return results, nil
+}

@@ -1,0 +1,128 @@
+package selftest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"carrel/internal/jail/attack"
+)
+
+// rowTime is what one row may take, on a machine that has much else to do.
+const rowTime = 30 * time.Second
+
+// attackTools runs each row of the tool tier as a command of its own. A row that
+// ends its whole sandbox has left no result, and the next gets a new sandbox.
+func (s *session) attackTools(ctx context.Context, way Way) (err error) {
+	host, target, err := s.target(ctx)
+	if err != nil {
+		return err
+	}
+	defer host.close()
+	var c *conversation
+	defer func() {
+		if c != nil {
+			err = errors.Join(err, c.end())
+		}
+	}()
+	for _, r := range s.of(attack.Tool) {
+		if c == nil {
+			if c, err = s.converse(ctx, way); err != nil {
+				return err
+			}
+		}
+		got, err := c.try(ctx, r, target)
+		s.keep(r.ID, got)
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			ending := c.end()
+			if c = nil; ending != nil {
+				return ending
+			}
+		}
+	}
+	return nil
+}
+
+// try runs one row. An error says that the sandbox is not fit for another.
+func (c *conversation) try(ctx context.Context, r attack.Row, target string) (*attack.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, rowTime)
+	defer cancel()
+	out, err := c.exec(ctx, map[string]string{attack.TargetEnv: target}, "/workspace/attacker", attack.ModeRow, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	results, err := decodeAll(strings.NewReader(out.Stdout))
+	if err != nil {
+		return nil, nil //nolint:nilerr,nilnil // what a row left behind is no result
+	}
+	return results[r.ID], nil
+}
+
+// attackWorker runs all rows of the worker tier in one process, which stands in the
+// worker's place. One that a row ended is followed by another for the rest.
+func (s *session) attackWorker(ctx context.Context, way Way) error {
+	rows := s.of(attack.Worker)
+	for len(rows) > 0 {
+		got, err := s.attackFromWorker(ctx, way, rows)
+		if err != nil {
+			return err
+		}
+		for len(rows) > 0 && got[rows[0].ID] != nil {
+			s.keep(rows[0].ID, got[rows[0].ID])
+			rows = rows[1:]
+		}
+		if len(rows) > 0 {
+			s.keep(rows[0].ID, nil)
+			rows = rows[1:]
+		}
+	}
+	return nil
+}
+
+func (s *session) attackFromWorker(ctx context.Context, way Way, rows []attack.Row) (_ map[string]*attack.Result, err error) {
+	host, target, err := s.target(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer host.close()
+	ids := make([]string, 0, len(rows))
+	for _, r := range rows {
+		ids = append(ids, r.ID)
+	}
+	b, err := s.newSandbox(ctx, s.Attacker, way, []string{attack.TargetEnv + "=" + target, attack.RowsEnv + "=" + strings.Join(ids, " ")})
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = b.out.Close() })
+	defer func() {
+		stop()
+		err = errors.Join(err, b.close())
+	}()
+	if _, err := b.in.WriteString("\n"); err != nil {
+		return nil, err
+	}
+	// A process that ends in the middle of a result has left none.
+	results, _ := decodeAll(b.out)
+	return results, ctx.Err()
+}
+
+// target opens what rows go for on the host, and gives the whole target as a sandbox
+// sees it, in the form the attacker reads.
+func (s *session) target(ctx context.Context) (*outside, string, error) {
+	target := attack.InSandbox()
+	host, err := listen(ctx, &target)
+	if err != nil {
+		return nil, "", err
+	}
+	encoded, err := json.Marshal(target)
+	if err != nil {
+		host.close()
+		return nil, "", err
+	}
+	return host, string(encoded), nil
+}
