@@ -54,6 +54,7 @@ type Config struct {
 	FileTTL time.Duration `env:"SANDBOX_FILE_TTL" envDefault:"720h" min:"1s" max:"87600h" zero:"never" meaning:"a user directory unused for longer is removed, and so is an attachment that no session needs any more; 0 = never"`
 
 	Isolation string `env:"SANDBOX_ISOLATION" envDefault:"strict" oneof:"strict,degraded" meaning:"strict: refuse to start unless every required layer holds; degraded: start, and say on every sandbox what is missing"`
+	SelfTest  string `env:"SANDBOX_SELF_TEST" envDefault:"off" oneof:"off,quick" meaning:"quick: attack a throw-away sandbox before the daemon serves, and refuse to if one row of some thirty does not hold; off: leave it to carrel doctor --attack"`
 	// Require names layers that must hold besides those of strict.
 	Require  []string `env:"SANDBOX_REQUIRE" oneof:"cgroup,quota" meaning:"layers to require besides: cgroup (aggregate memory, CPU, pids), quota (hard disk quota)"`
 	UIDRange UIDRange `env:"SANDBOX_UID_RANGE" envDefault:"200000:65536" meaning:"root only: first host uid and count; one a user, kept as long as its directory, and the last SANDBOX_MAX_WORKERS for warm workers, unless SANDBOX_WARM_WORKERS is 0"`

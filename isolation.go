@@ -15,7 +15,7 @@ import (
 // Isolation finds out what isolation this host really gives, by starting a
 // throw-away sandbox. It opens nothing of the configuration's.
 func Isolation(ctx context.Context, cfg Config) protocol.IsolationReport {
-	worker, err := cfg.workerPath()
+	worker, err := cfg.FindWorker()
 	if err != nil {
 		worker = cfg.WorkerPath // every layer then fails with what stands in the way
 	}

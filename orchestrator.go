@@ -102,7 +102,7 @@ func New(ctx context.Context, cfg Config, options ...Option) (*Orchestrator, err
 }
 
 func (o *Orchestrator) open(ctx context.Context) (err error) {
-	worker, err := o.cfg.workerPath()
+	worker, err := o.cfg.FindWorker()
 	if err != nil {
 		return err
 	}
@@ -310,8 +310,8 @@ func (o *Orchestrator) close() error {
 	return errors.Join(errs...)
 }
 
-// workerPath finds the program of the jailed half.
-func (c *Config) workerPath() (string, error) {
+// FindWorker gives the path of the program of the jailed half.
+func (c *Config) FindWorker() (string, error) {
 	path := c.WorkerPath
 	if path == "" {
 		self, err := os.Executable()

@@ -11,7 +11,8 @@ import (
 )
 
 type doctorCmd struct {
-	JSON bool `help:"Print the report as JSON."`
+	JSON   bool `help:"Print the report as JSON."`
+	Attack bool `help:"Attack throw-away sandboxes and tell which rows of the table held; status 1 if one did not."`
 }
 
 // Run shows the isolation of this host. It ends with status 1 if what the
@@ -23,10 +24,11 @@ func (d *doctorCmd) Run(ctx context.Context, c *cli, out *output) error {
 	}
 	report := carrel.Isolation(ctx, cfg)
 	unmet := carrel.CheckIsolation(report)
+	if d.Attack {
+		return d.attack(ctx, cfg, report, out)
+	}
 	if d.JSON {
-		encoder := json.NewEncoder(out.stdout)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(report); err != nil {
+		if err := printIndented(out, report); err != nil {
 			return err
 		}
 	} else if err := printReport(out, report, unmet); err != nil {
@@ -36,6 +38,12 @@ func (d *doctorCmd) Run(ctx context.Context, c *cli, out *output) error {
 		return exitError(1)
 	}
 	return nil
+}
+
+func printIndented(out *output, v any) error {
+	encoder := json.NewEncoder(out.stdout)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
 }
 
 func printReport(out *output, r protocol.IsolationReport, unmet error) error {

@@ -16,6 +16,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"carrel"
+	"carrel/internal/jail/attack"
 )
 
 // Set by -ldflags (see the Makefile).
@@ -54,6 +55,9 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e))
 func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if attack.IsMode(args) {
+		return beAttacker(args, stderr)
+	}
 	var c cli
 	status := -1
 	parser, err := kong.New(&c,

@@ -62,6 +62,11 @@ func (s *serveCmd) Run(ctx context.Context, c *cli, out *output) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	if cfg.SelfTest == "quick" {
+		if err := quickTest(ctx, cfg, o.System().Isolation); err != nil {
+			return errors.Join(err, listener.Close(), o.Shutdown(ctx))
+		}
+	}
 	server := o.Server()
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

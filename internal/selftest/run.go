@@ -6,7 +6,9 @@ import (
 	"os"
 	"slices"
 
+	"carrel/internal/jail"
 	"carrel/internal/jail/attack"
+	"carrel/protocol"
 )
 
 // Options says what to attack and with what.
@@ -24,6 +26,15 @@ type Options struct {
 	Ways []Way
 	// Progress, if set, is told of each row that was tried, of all that will be.
 	Progress func(tried, all int)
+}
+
+// Without are the layers that sandboxes of a host with this report are started without:
+// none, where it is strict.
+func Without(isolation protocol.IsolationReport) []string {
+	if isolation.Mode == "strict" {
+		return nil
+	}
+	return jail.Without(isolation)
 }
 
 // Way is how a sandbox comes to be: for its user from the first, or warm, which only

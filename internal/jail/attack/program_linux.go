@@ -105,7 +105,7 @@ func controls(ids []string) error {
 		if err != nil {
 			return err
 		}
-		cmd := exec.Command(self, ModeRow, id) //nolint:noctx,gosec // ends with its row; the attacker itself
+		cmd := exec.Command(self, ModeRow, id) //nolint:noctx // ends with its row; the attacker itself
 		cmd.SysProcAttr = attributes(r.Control)
 		out, err := cmd.Output()
 		if err != nil {
