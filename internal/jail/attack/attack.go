@@ -53,14 +53,14 @@ type Row struct {
 
 // Rows is the table.
 func Rows() []Row {
-	rows := slices.Concat(networkRows(), processRows(), procRows(), fileRows(), kernelRows(), terminalRows())
+	rows := slices.Concat(networkRows(), processRows(), procRows(), fileRows(), kernelRows(), terminalRows(), settingRows())
 	for _, r := range rows {
 		if inBothTiers(r) {
 			r.ID, r.Tier = "worker-"+r.ID, Worker
 			rows = append(rows, r)
 		}
 	}
-	return rows
+	return append(rows, workerSettingRows()...)
 }
 
 // inBothTiers reports whether a tool row stands for the worker tier as well: all
