@@ -128,11 +128,11 @@ func (e *Entered) build(s *sequence, plan *Plan, files []*os.File) {
 	s.step("etc", mountEtc)
 	s.step("dev", func() error { return mountDev(plan.Limits.TmpBytes) })
 	s.step("proc", func() error {
-		if err := mountProc(plan.has(LayerHidepid)); err != nil {
-			return err
+		if !plan.has(LayerHidepid) {
+			return nil // the empty directory stays: the host's own /proc would show its processes
 		}
-		if !plan.has(LayerUser) {
-			return nil // the number would be the host's own
+		if err := mountProc(); err != nil {
+			return err
 		}
 		return shareInotify()
 	})
@@ -142,7 +142,13 @@ func (e *Entered) build(s *sequence, plan *Plan, files []*os.File) {
 		if !plan.has(LayerNetwork) {
 			return nil
 		}
-		return setUpNetwork()
+		return setUpNetwork(plan.has(LayerHidepid))
+	})
+	s.step("hostname", func() error {
+		if !plan.has(LayerUTS) {
+			return nil
+		}
+		return unix.Sethostname([]byte(hostName))
 	})
 }
 

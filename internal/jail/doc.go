@@ -14,7 +14,7 @@
 //	  │                                        │  3 root: a small tmpfs
 //	  │                                        │  4 system: /usr … read-only, nosuid, nodev
 //	  │                                        │  5 etc    6 dev    7 proc (hidepid)    8 tmp
-//	  │                                        │  9 binary   10 network (lo only), host name
+//	  │                                        │  9 binary   10 network (lo only), hostname
 //	  │◀──────────────────────────── ready ────│    waits: a warm worker stands here
 //	  │ Binding ──────────────────────────────▶│ 11 bind: the user's directories (IDMap)
 //	  │                                        │ 12 pivot: the old root is gone

@@ -1,11 +1,7 @@
 package jail
 
 import (
-	"bufio"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -17,41 +13,33 @@ import (
 // plan did without.
 func Inside(missing []string) protocol.IsolationReport {
 	r := protocol.IsolationReport{Mode: "strict", State: "strict", Kernel: kernelRelease()}
-	if len(missing) > 0 {
-		r.Mode, r.State = "degraded", "degraded"
-	}
-	status := processStatus()
-	add := func(name, detail string, holds bool) {
-		state := protocol.LayerOK
-		if !holds || slices.Contains(missing, name) {
-			state, r.State = protocol.LayerMissing, "degraded"
+	add := func(l protocol.Layer) {
+		l.Required = true
+		if slices.Contains(missing, l.Name) {
+			l.State = protocol.LayerMissing
 		}
-		r.Layers = append(r.Layers, protocol.Layer{Name: name, State: state, Detail: detail, Required: true})
+		if l.State != protocol.LayerOK {
+			r.Mode, r.State = "degraded", "degraded" // strict would not have let it begin
+		}
+		r.Layers = append(r.Layers, l)
 	}
 	for _, c := range cloneFlags {
-		add(c.layer, "", true) // a step that failed would have ended this process
+		add(protocol.Layer{Name: c.layer, State: protocol.LayerOK}) // a step that failed would have ended this process
 	}
-	add(LayerHidepid, "", true)
-	add(LayerNoNewPrivs, "", status["NoNewPrivs"] == "1")
-	add(LayerLandlock, "ABI "+strconv.Itoa(LandlockABI()), true)
-	add(LayerSeccomp, "filter", status["Seccomp"] == "2")
+	add(protocol.Layer{Name: LayerHidepid, State: protocol.LayerOK})
+	add(inForce(LayerNoNewPrivs, "", unix.PR_GET_NO_NEW_PRIVS, 1))
+	add(landlockLayer(LandlockABI(), nil))
+	add(inForce(LayerSeccomp, "filter", unix.PR_GET_SECCOMP, unix.SECCOMP_MODE_FILTER))
 	return r
 }
 
-// processStatus reads /proc/self/status (proc_pid_status(5)).
-func processStatus() map[string]string {
-	fields := make(map[string]string)
-	f, err := os.Open("/proc/self/status")
-	if err != nil {
-		return fields // nothing holds that cannot be shown
+// inForce asks the kernel for something of this thread's, which all threads have.
+func inForce(layer, detail string, what, want int) protocol.Layer {
+	l := protocol.Layer{Name: layer, State: protocol.LayerOK, Detail: detail}
+	if got, err := unix.PrctlRetInt(what, 0, 0, 0, 0); err != nil || got != want {
+		l.State = protocol.LayerMissing // nothing holds that cannot be shown
 	}
-	defer func() { _ = f.Close() }()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		name, value, _ := strings.Cut(lines.Text(), ":")
-		fields[name] = strings.TrimSpace(value)
-	}
-	return fields
+	return l
 }
 
 func kernelRelease() string {

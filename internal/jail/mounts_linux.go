@@ -124,12 +124,8 @@ func mountSystem() error {
 // the ones the reader may trace: hidepid=2 keeps even the worker's command line
 // from the tools. EPERM means that the host's own /proc is partly masked, as in
 // a container (trap 6).
-func mountProc(hidepid bool) error {
-	options := ""
-	if hidepid {
-		options = "hidepid=2"
-	}
-	return unix.Mount("proc", newRoot+"/proc", "proc", mountFlags|unix.MS_NOEXEC, options)
+func mountProc() error {
+	return unix.Mount("proc", newRoot+"/proc", "proc", mountFlags|unix.MS_NOEXEC, "hidepid=2")
 }
 
 func mountTmp(bytes uint64) error {

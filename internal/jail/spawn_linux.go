@@ -1,6 +1,7 @@
 package jail
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -45,9 +46,26 @@ type spawnReply struct {
 	PID    int    `json:"pid,omitempty"`
 	IDMap  bool   `json:"id_map,omitempty"`
 	Error  string `json:"error,omitempty"`
+	Errno  int    `json:"errno,omitempty"` // the kernel's part of the error
 	Exited bool   `json:"exited,omitempty"`
 	Status uint32 `json:"status,omitempty"` // wait status
 }
+
+// failedReply tells of an error.
+func failedReply(id uint64, err error) spawnReply {
+	errno, _ := errors.AsType[unix.Errno](err)
+	return spawnReply{ID: id, Error: err.Error(), Errno: int(errno)}
+}
+
+// spawnError is a failedReply's error on the daemon's side.
+type spawnError struct {
+	text  string
+	errno unix.Errno
+}
+
+func (e *spawnError) Error() string { return e.text }
+
+func (e *spawnError) Unwrap() error { return e.errno }
 
 // spawn clones PID 1 of a new sandbox. program is the worker's program, open:
 // the child executes it by its descriptor, since as a sandbox's uid it may have

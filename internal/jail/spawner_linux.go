@@ -187,7 +187,7 @@ func (s *Spawner) answered(r spawnReply, files []*os.File) {
 	var a answer
 	switch {
 	case r.Error != "":
-		a.err = errors.New(r.Error)
+		a.err = &spawnError{text: r.Error, errno: unix.Errno(r.Errno)}
 	case r.IDMap:
 		a.idMap, a.err = receiveIDMap(files)
 	default:
@@ -291,7 +291,8 @@ func ServeSpawner(control *os.File) error {
 	for {
 		var req spawnRequest
 		files, err := conn.Recv(&req)
-		if errors.Is(err, io.EOF) {
+		// A reset: it ended before it had read all of our replies.
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
 			return nil // the daemon has ended; our children follow us
 		}
 		if err != nil {
@@ -311,7 +312,7 @@ func serveIDMap(conn *fdpass.Conn, r *reap.Reaper, program *os.File, req spawnRe
 	fdpass.CloseAll(files) // there are none
 	made, err := makeIDMap(r, program)
 	if err != nil {
-		return conn.Send(spawnReply{ID: req.ID, Error: err.Error()})
+		return conn.Send(failedReply(req.ID, err))
 	}
 	defer fdpass.CloseAll(made)
 	return conn.Send(spawnReply{ID: req.ID, IDMap: true}, made...)
@@ -325,7 +326,7 @@ func serveSpawn(conn *fdpass.Conn, r *reap.Reaper, program *os.File, req spawnRe
 	pid, pidfd, exit, err := spawn(r, program, req, files)
 	fdpass.CloseAll(files)
 	if err != nil {
-		return conn.Send(spawnReply{ID: req.ID, Error: err.Error()})
+		return conn.Send(failedReply(req.ID, err))
 	}
 	defer fdpass.CloseAll([]*os.File{pidfd})
 	if err := conn.Send(spawnReply{ID: req.ID, PID: pid}, pidfd); err != nil {
