@@ -64,6 +64,15 @@ func CheckIsolation(r protocol.IsolationReport) error {
 	return nil
 }
 
+// warnOfIsolation says in the log what degraded isolation does without.
+func (o *Orchestrator) warnOfIsolation(ctx context.Context) {
+	for _, l := range o.isolation.Layers {
+		if l.Required && l.State != protocol.LayerOK {
+			o.log.WarnContext(ctx, "isolation is degraded", "layer", l.Name, "state", string(l.State), "detail", l.Detail, "without_it", l.Meaning, "fix", l.Fix)
+		}
+	}
+}
+
 // optional are the layers that are required only by SANDBOX_REQUIRE.
 var optional = []string{jail.LayerCgroup, jail.LayerQuota}
 

@@ -16,7 +16,8 @@ type metrics struct {
 	o *Orchestrator
 
 	workers, maxWorkers, warm, queued, queueSize *prometheus.Desc
-	going, tokens, cost, requests, isolation     *prometheus.Desc
+	going, tokens, cost, requests                *prometheus.Desc
+	degraded, layer                              *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*metrics)(nil)
@@ -41,7 +42,8 @@ func (o *Orchestrator) Metrics() http.Handler {
 			tokens:     desc("model_tokens_total", "Tokens that the model's answers have counted, by kind.", "kind"),
 			cost:       desc("model_cost_usd_total", "Money that the model's answers have cost, in US dollars by the price table."),
 			requests:   desc("broker_requests_total", "Requests that the broker has let out of sandboxes."),
-			isolation:  desc("isolation_layer", "1 = the layer holds in full, 0 = degraded or missing.", "layer"),
+			degraded:   desc("isolation_degraded", "1 = sandboxes lack a layer that SANDBOX_ISOLATION=strict or SANDBOX_REQUIRE asks for."),
+			layer:      desc("isolation_layer", "1 = the layer holds in full, 0 = degraded or missing.", "layer"),
 		},
 	)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
@@ -74,11 +76,15 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	}
 	tell(m.cost, prometheus.CounterValue, used.CostUSD)
 	tell(m.requests, prometheus.CounterValue, float64(used.Requests))
+	tell(m.degraded, prometheus.GaugeValue, oneIf(m.o.isolation.State != isolationStrict))
 	for _, l := range m.o.isolation.Layers {
-		holds := 0.0
-		if l.State == protocol.LayerOK {
-			holds = 1
-		}
-		tell(m.isolation, prometheus.GaugeValue, holds, l.Name)
+		tell(m.layer, prometheus.GaugeValue, oneIf(l.State == protocol.LayerOK), l.Name)
 	}
+}
+
+func oneIf(claim bool) float64 {
+	if claim {
+		return 1
+	}
+	return 0
 }

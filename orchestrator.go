@@ -110,6 +110,7 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 	if err := CheckIsolation(o.isolation); err != nil {
 		return err
 	}
+	o.warnOfIsolation(ctx)
 	if err := o.readPermissions(); err != nil {
 		return err
 	}
