@@ -26,6 +26,7 @@ build: ## build carrel and carrel-worker into bin/
 test-programs: build # what tests put in the worker's place, and beside it
 	CGO_ENABLED=0 go build -trimpath -o bin/carrel-attacker ./internal/jail/attack/attacker
 	CGO_ENABLED=0 go build -trimpath -o bin/carrel-tooltest ./internal/tool/tooltest
+	CGO_ENABLED=0 go build -trimpath -o bin/carrel-lesshost ./internal/lesshost
 
 .PHONY: run
 run: build ## build, then serve on loopback

@@ -42,7 +42,7 @@ if [ -n "${SANDBOX_WORKER_PATH:-}" ]; then
   cp "$SANDBOX_WORKER_PATH" "$dir/bin/carrel-worker"
   environment+=(SANDBOX_WORKER_PATH="$dir/bin/carrel-worker")
   # Beside it stand the host half, for the end-to-end tests, and the tests' own.
-  for program in carrel carrel-attacker carrel-tooltest; do
+  for program in carrel carrel-attacker carrel-tooltest carrel-lesshost; do
     [ ! -e "${SANDBOX_WORKER_PATH%/*}/$program" ] || cp "${SANDBOX_WORKER_PATH%/*}/$program" "$dir/bin/"
   done
 fi

@@ -217,6 +217,11 @@ var rooms = []room{
 		foreign: []string{"golang.org/x/sys/unix"},
 		why:     "drives the built programs from outside: it knows the API and the machine, and none of our insides",
 	},
+	{
+		path:    "internal/lesshost",
+		foreign: []string{"golang.org/x/net/bpf", "golang.org/x/sys/unix"},
+		why:     "stands for a lesser kernel below the built programs: it knows the kernel's answers, and nothing of ours",
+	},
 	{path: "internal/anthropictest", why: "a Messages API for tests and the demo: it knows the wire alone"},
 	{path: "internal/architecture", why: "this test"},
 	{path: "tools/demo", rooms: []string{"internal/anthropictest"}, why: "a scripted model beside the built daemon, which it uses as anybody would"},

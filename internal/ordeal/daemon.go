@@ -36,7 +36,8 @@ var programs = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobal
 		return "", err
 	}
 	for name, pkg := range map[string]string{
-		"carrel": "cmd/carrel", "carrel-worker": "cmd/carrel-worker", "carrel-attacker": "internal/jail/attack/attacker",
+		"carrel": "cmd/carrel", "carrel-worker": "cmd/carrel-worker",
+		"carrel-attacker": "internal/jail/attack/attacker", "carrel-lesshost": "internal/lesshost",
 	} {
 		build := exec.Command("go", "build", "-buildvcs=false", "-o", filepath.Join(dir, name), "carrel/"+pkg) //nolint:noctx // once, for all tests
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -47,8 +48,8 @@ var programs = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobal
 	return dir, os.Chmod(dir, 0o755) //nolint:gosec // every sandbox's uid walks to the worker in it
 })
 
-// Program is the path of a built program: "carrel", "carrel-worker" or
-// "carrel-attacker".
+// Program is the path of a built program: "carrel", "carrel-worker",
+// "carrel-attacker" or "carrel-lesshost".
 func Program(t testing.TB, name string) string {
 	t.Helper()
 	dir, err := programs()
@@ -82,11 +83,13 @@ type Daemon struct {
 	URL    string
 	Client *client.Client
 	Log    *Log
+	// Greeting is what it has written to stdout so far.
+	Greeting *Log
 
 	t testing.TB
 }
 
-// Log is what a daemon has written to stderr so far.
+// Log is what a daemon has written so far: to stderr, [Daemon.Log].
 type Log struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -109,9 +112,21 @@ var announced = regexp.MustCompile(`listens on (http://\S+)`)
 // Serve starts a daemon and waits until it listens. The test's cleanup kills it.
 func Serve(t testing.TB, baseDir string, more ...string) *Daemon {
 	t.Helper()
-	d := &Daemon{t: t, Log: &Log{}}
-	d.Cmd = exec.Command(Program(t, "carrel"), "serve") //nolint:noctx // ended by Stop, Kill or the test's cleanup
-	d.Cmd.Env = Environment(baseDir, more...)
+	return serve(t, exec.Command(Program(t, "carrel"), "serve"), Environment(baseDir, more...)) //nolint:noctx // ended by Stop, Kill or the test's cleanup
+}
+
+// ServeOn starts a daemon on a host that lacks something: lacks are what
+// carrel-lesshost is to take away.
+func ServeOn(t testing.TB, lacks []string, baseDir string, more ...string) *Daemon {
+	t.Helper()
+	args := slices.Concat(lacks, []string{"--", Program(t, "carrel"), "serve"})
+	return serve(t, exec.Command(Program(t, "carrel-lesshost"), args...), Environment(baseDir, more...)) //nolint:noctx,gosec // as above; a test's own arguments
+}
+
+func serve(t testing.TB, cmd *exec.Cmd, env []string) *Daemon {
+	t.Helper()
+	d := &Daemon{t: t, Cmd: cmd, Log: &Log{}, Greeting: &Log{}}
+	d.Cmd.Env = env
 	d.Cmd.Stderr = d.Log
 	stdout, err := d.Cmd.StdoutPipe()
 	if err != nil {
@@ -126,7 +141,7 @@ func Serve(t testing.TB, baseDir string, more ...string) *Daemon {
 			t.Logf("log of the daemon:\n%s", d.Log)
 		}
 	})
-	lines := bufio.NewScanner(stdout)
+	lines := bufio.NewScanner(io.TeeReader(stdout, d.Greeting))
 	for lines.Scan() {
 		if m := announced.FindStringSubmatch(lines.Text()); m != nil {
 			d.URL = m[1]
@@ -136,7 +151,7 @@ func Serve(t testing.TB, baseDir string, more ...string) *Daemon {
 	if d.URL == "" {
 		t.Fatalf("the daemon did not say where it listens:\n%s", d.Log)
 	}
-	go func() { _, _ = io.Copy(io.Discard, stdout) }() // ends with the daemon
+	go func() { _, _ = io.Copy(d.Greeting, stdout) }() // ends with the daemon
 	if d.Client, err = client.New(d.URL, client.Options{}); err != nil {
 		t.Fatal(err)
 	}
