@@ -13,6 +13,26 @@ import (
 // signals and abstract sockets inside a domain.
 const MinLandlockABI = 6
 
+// What versions of Landlock below [MinLandlockABI] lack, as the rows of package
+// attack name it. Of file rights they lack nothing that a read-only mount or the want
+// of device nodes does not stand for.
+const (
+	RuleLandlockTCP   = LayerLandlock + ":tcp"   // since ABI 4
+	RuleLandlockScope = LayerLandlock + ":scope" // signals and abstract sockets, since ABI 6
+)
+
+// LandlockLacks are those of the rules that a version does not know.
+func LandlockLacks(abi int) []string {
+	var lacks []string
+	if abi < 4 {
+		lacks = append(lacks, RuleLandlockTCP)
+	}
+	if abi < 6 {
+		lacks = append(lacks, RuleLandlockScope)
+	}
+	return lacks
+}
+
 // The file rights of ABI 1 to 5, by what we grant together
 // (linux/landlock.h; kernel documentation, "Landlock: unprivileged access control").
 const (

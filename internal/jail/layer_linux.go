@@ -1,6 +1,7 @@
 package jail
 
 import (
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -27,7 +28,7 @@ func landlockLayer(abi int, err error) protocol.Layer {
 		return l
 	}
 	l.Meaning = "tools can signal the worker and another run's tools, and reach abstract sockets in their network"
-	if l.State == protocol.LayerMissing || abi < 4 { // the first with rules for TCP
+	if l.State == protocol.LayerMissing || slices.Contains(LandlockLacks(abi), RuleLandlockTCP) {
 		l.Meaning += ", and bind and connect by TCP there"
 	}
 	if l.State == protocol.LayerMissing {

@@ -4,12 +4,13 @@ import (
 	"slices"
 	"strings"
 
+	"carrel/internal/jail"
 	"carrel/internal/jail/attack"
 )
 
 // judge compares what a row came to inside with what its control came to outside.
 // A nil control was not tried; a nil inside left no result.
-func judge(r attack.Row, outside, inside *attack.Result, without []string) Verdict {
+func judge(r attack.Row, outside, inside *attack.Result, lost []string) Verdict {
 	v := Verdict{
 		ID: r.ID, Group: r.Group, Tier: r.Tier, Title: r.Title, StoppedBy: r.StoppedBy,
 		Result: NotApplicable, Control: controlFailed,
@@ -32,15 +33,28 @@ func judge(r attack.Row, outside, inside *attack.Result, without []string) Verdi
 	default:
 		v.Result, v.Detail = Held, inside.Error
 	}
-	v.Documented = v.Result == Broken && BreaksWithout(r, without)
+	v.Documented = v.Result == Broken && BreaksWithout(r, lost)
 	return v
 }
 
+// lost is what does not hold in a sandbox: layers it is started without, and rules
+// that this kernel's Landlock is too old for.
+func (o *Options) lost() []string {
+	return slices.Concat(o.Without, jail.LandlockLacks(jail.LandlockABI()))
+}
+
 // BreaksWithout reports whether nothing that stops this row is left without these
-// layers.
-func BreaksWithout(r attack.Row, layers []string) bool {
+// layers, or rules ("layer:rule").
+func BreaksWithout(r attack.Row, lost []string) bool {
 	return !slices.ContainsFunc(r.StoppedBy, func(by string) bool {
 		layer, _, _ := strings.Cut(by, ":")
-		return !slices.Contains(layers, layer)
+		switch {
+		case layer == jail.LayerHidepid:
+			return true // without it there is no /proc at all that could show anything
+		case by == attack.RuleInotify:
+			return !slices.Contains(lost, jail.LayerHidepid) // it is set in the sandbox's own /proc
+		default:
+			return !slices.Contains(lost, layer) && !slices.Contains(lost, by)
+		}
 	})
 }

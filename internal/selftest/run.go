@@ -76,7 +76,7 @@ func Run(ctx context.Context, o Options) ([]Verdict, error) {
 	}
 	verdicts := make([]Verdict, 0, len(o.Rows))
 	for _, r := range o.Rows {
-		verdicts = append(verdicts, judge(r, outside[r.ID], s.results[r.ID], o.Without))
+		verdicts = append(verdicts, judge(r, outside[r.ID], s.results[r.ID], o.lost()))
 	}
 	return verdicts, nil
 }

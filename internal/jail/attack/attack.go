@@ -82,6 +82,9 @@ func Find(id string) (Row, error) {
 	return Row{}, fmt.Errorf("no attack %q", id)
 }
 
+// RuleInotify is a limit of the sandbox's own, which jail sets in its /proc.
+const RuleInotify = "sysctl:max_inotify_instances"
+
 // The groups.
 const (
 	groupNetwork   = "network"

@@ -34,11 +34,11 @@ func processRows() []Row {
 	for _, pair := range [][]Row{
 		// Signals. Of the tool host only the worker's own are told: a host shares
 		// its commands' domain and may be killed by them, which costs the run.
-		row("kill", "signal", func(pid int) error { return unix.Kill(pid, harmless) }, jail.LayerLandlock)[:1],
-		row("tgkill", "signal by thread any thread of", tgkill, jail.LayerLandlock)[:1],
-		row("pidfd-signal", "signal by pidfd", pidfdSignal, jail.LayerLandlock)[:1],
-		row("sigqueue", "queue a signal for", sigqueue, jail.LayerLandlock)[:1],
-		row("sigio", "have the kernel send a signal of choice (F_SETOWN) to", sigio, jail.LayerLandlock)[:1],
+		row("kill", "signal", func(pid int) error { return unix.Kill(pid, harmless) }, jail.RuleLandlockScope)[:1],
+		row("tgkill", "signal by thread any thread of", tgkill, jail.RuleLandlockScope)[:1],
+		row("pidfd-signal", "signal by pidfd", pidfdSignal, jail.RuleLandlockScope)[:1],
+		row("sigqueue", "queue a signal for", sigqueue, jail.RuleLandlockScope)[:1],
+		row("sigio", "have the kernel send a signal of choice (F_SETOWN) to", sigio, jail.RuleLandlockScope)[:1],
 		// Hole 4: these go by uid alone.
 		row("prlimit", "change a limit of", prlimit, toolRule("prlimit")),
 		row("setpriority", "change the niceness of", setPriority(unix.PRIO_PROCESS), toolRule("setpriority")),
@@ -68,7 +68,7 @@ func processRows() []Row {
 		ID: "file-size", Group: groupProcesses, Tier: Tool, Control: Plain, StoppedBy: []string{"rlimits"},
 		Title: "make a file of 1 TiB", Attack: hugeFile,
 	}, Row{
-		ID: "inotify", Group: groupProcesses, Tier: Tool, Control: Plain, StoppedBy: []string{"sysctl:max_inotify_instances"},
+		ID: "inotify", Group: groupProcesses, Tier: Tool, Control: Plain, StoppedBy: []string{RuleInotify},
 		Title: "take the inotify instances of the whole host", Attack: takeInotify,
 	}, Row{
 		ID: "inherited-descriptors", Group: groupSecrets, Tier: Tool, Control: Plain, StoppedBy: []string{"close-on-exec"},
