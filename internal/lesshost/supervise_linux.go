@@ -37,7 +37,7 @@ func startSupervisor(answers []answer, abi uint64) (line int, err error) {
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "line")
 	defer func() { _ = theirs.Close() }()
-	cmd := exec.Command(self, modeSupervise, strconv.FormatUint(abi, 10), //nolint:noctx,gosec // it ends with those it answers; the program itself
+	cmd := exec.Command(self, modeSupervise, strconv.FormatUint(abi, 10), //nolint:noctx // it ends with those it answers
 		strconv.FormatUint(uint64(flags), 10), strconv.Itoa(int(errno)), "--", "listener")
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stderr = os.Stderr

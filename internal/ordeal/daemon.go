@@ -120,7 +120,7 @@ func Serve(t testing.TB, baseDir string, more ...string) *Daemon {
 func ServeOn(t testing.TB, lacks []string, baseDir string, more ...string) *Daemon {
 	t.Helper()
 	args := slices.Concat(lacks, []string{"--", Program(t, "carrel"), "serve"})
-	return serve(t, exec.Command(Program(t, "carrel-lesshost"), args...), Environment(baseDir, more...)) //nolint:noctx,gosec // as above; a test's own arguments
+	return serve(t, exec.Command(Program(t, "carrel-lesshost"), args...), Environment(baseDir, more...)) //nolint:noctx // as above
 }
 
 func serve(t testing.TB, cmd *exec.Cmd, env []string) *Daemon {
