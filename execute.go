@@ -173,9 +173,8 @@ func (o *Orchestrator) work(ctx context.Context, g *goingRun, r *recorder, run p
 		return err
 	}
 	defer disk.end()
-	if r.meter = o.meter(lease, run.RunID); r.meter != nil {
-		defer r.meter.End()
-	}
+	r.meter = o.meter(lease, run.RunID)
+	defer r.meter.End()
 	timeout := o.timeout(req.Config.TimeoutSeconds)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout,
 		protocol.Errorf(protocol.CodeRunTimeout, "the run took longer than %s", timeout))

@@ -51,7 +51,7 @@ func (r *recorder) take(ctx context.Context, ev protocol.EventParams) error {
 	case ev.Type == protocol.EventRunError:
 		ev.Data = reason(ctx, ev.Data)
 	}
-	if ev.Type.Ends() && r.meter != nil {
+	if ev.Type.Ends() {
 		var err error
 		if ev, err = billed(ctx, ev, r.meter); err != nil {
 			return err
@@ -87,7 +87,7 @@ func (r *recorder) correct(ev *protocol.EventParams) (err error) {
 		if is, err = r.questions.resolve(r.runID, told); err != nil {
 			return err
 		}
-	case ev.Type == protocol.EventUsage && r.meter != nil:
+	case ev.Type == protocol.EventUsage:
 		is = r.meter.Usage()
 	default:
 		return nil
@@ -143,10 +143,8 @@ func (r *recorder) end(ctx context.Context, err error) error {
 	if death, ok := errors.AsType[*pool.DeathError](err); ok {
 		ending.Cause = &death.Cause
 	}
-	if r.meter != nil {
-		if usage := r.meter.Usage(); usage != (protocol.Usage{}) {
-			ending.Usage = &usage
-		}
+	if usage := r.meter.Usage(); usage != (protocol.Usage{}) {
+		ending.Usage = &usage
 	}
 	data, err := json.Marshal(ending)
 	if err != nil {

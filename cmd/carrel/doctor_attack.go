@@ -32,6 +32,11 @@ func (d *doctorCmd) attack(ctx context.Context, cfg carrel.Config, isolation pro
 		o.Progress = func(tried, all int) { fmt.Fprintf(out.stderr, "\r%d of %d tried\x1b[K", tried, all) }
 	}
 	verdicts, err := selftest.Run(ctx, o)
+	if err == nil {
+		var more []selftest.Verdict
+		more, err = selftest.Exchanges(ctx, o)
+		verdicts = append(verdicts, more...)
+	}
 	if o.Progress != nil {
 		fmt.Fprint(out.stderr, "\r\x1b[K")
 	}
@@ -64,7 +69,7 @@ func selfTest(cfg carrel.Config, isolation protocol.IsolationReport) (selftest.O
 	if err != nil {
 		return selftest.Options{}, fmt.Errorf("find this program, which is the attacker: %w", err)
 	}
-	return selftest.Options{Worker: worker, Attacker: self, Without: selftest.Without(isolation)}, nil
+	return selftest.Options{Worker: worker, Attacker: self, Daemon: self, Without: selftest.Without(isolation)}, nil
 }
 
 func printAttacks(out *output, r *selftest.Report) error {

@@ -45,7 +45,7 @@ func newAccount(userID string) *account {
 	return &account{userID: userID, slots: make(chan struct{}, maxRequests)}
 }
 
-// Meter counts what one run spends.
+// Meter counts what one run spends. A nil one is that of a run that can spend nothing.
 type Meter struct {
 	link   *Link
 	runID  string
@@ -69,6 +69,9 @@ func (l *Link) Begin(runID string, budget Budget) *Meter {
 
 // End lets no further request of the run pass. Those under way are given up.
 func (m *Meter) End() {
+	if m == nil {
+		return
+	}
 	a := m.link.account
 	a.mu.Lock()
 	m.ended = true
@@ -87,6 +90,9 @@ func (m *Meter) End() {
 
 // Usage is what the run has spent so far, answers under way included.
 func (m *Meter) Usage() protocol.Usage {
+	if m == nil {
+		return protocol.Usage{}
+	}
 	m.link.account.mu.Lock()
 	defer m.link.account.mu.Unlock()
 	return m.spent.Usage()
@@ -95,6 +101,9 @@ func (m *Meter) Usage() protocol.Usage {
 // Exceeded returns CodeBudgetExceeded once a request of the run was refused for
 // its budget or its user's; else nil.
 func (m *Meter) Exceeded() *protocol.Error {
+	if m == nil {
+		return nil
+	}
 	m.link.account.mu.Lock()
 	defer m.link.account.mu.Unlock()
 	return m.exceeded

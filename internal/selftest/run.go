@@ -17,6 +17,8 @@ type Options struct {
 	// Attacker is a program that is an attacker when told to ([attack.Main]), built
 	// without cgo.
 	Attacker string
+	// Daemon is carrel, for [Exchanges].
+	Daemon string
 	// Without are the layers of the jail that this host cannot give and that the
 	// operator's configuration allows to be missing.
 	Without []string

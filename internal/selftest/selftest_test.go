@@ -132,3 +132,22 @@ func TestQuickRowsHoldAndTheirControlsSucceed(t *testing.T) {
 		t.Errorf("%d of %d controls succeeded", succeeded, len(verdicts))
 	}
 }
+
+// TestDaemonHoldsAgainstItsWorkersAndCallers tries the rows that need a daemon.
+func TestDaemonHoldsAgainstItsWorkersAndCallers(t *testing.T) {
+	o := options(t)
+	o.Daemon = filepath.Join(filepath.Dir(o.Worker), "carrel")
+	verdicts, err := selftest.Exchanges(t.Context(), o)
+	if err != nil {
+		cannot(t, err.Error())
+	}
+	for _, v := range verdicts {
+		t.Run(v.ID, func(t *testing.T) {
+			if v.Result != selftest.Held {
+				t.Errorf("%s: %s: %s", v.Title, v.Result, v.Detail)
+			} else {
+				t.Logf("held: %s", v.Detail)
+			}
+		})
+	}
+}

@@ -56,7 +56,8 @@ func Main(args []string) error {
 }
 
 // enter is the worker tier: a process that has gone through the whole jail, as
-// the agent loop does, and then turns on it.
+// the agent loop does, and then turns on it; or, where no rows are asked for, on the
+// daemon at the other end of its stream.
 func enter() error {
 	e, err := jail.Enter()
 	if err != nil {
@@ -68,11 +69,15 @@ func enter() error {
 			return err
 		}
 	}
+	ids := strings.Fields(os.Getenv(RowsEnv))
+	if len(ids) == 0 {
+		return beHostile(e.In, e.Out)
+	}
 	// Whoever judges plants what the rows look for first, and then says so.
 	if _, err := e.In.Read(make([]byte, 1)); err != nil {
 		return err
 	}
-	return rows(e.Out, strings.Fields(os.Getenv(RowsEnv)))
+	return rows(e.Out, ids)
 }
 
 func rows(out io.Writer, ids []string) error {

@@ -1,0 +1,183 @@
+package selftest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"carrel/client"
+	"carrel/internal/jail/attack"
+	"carrel/protocol"
+)
+
+// patience bounds each wait for something that must happen.
+const patience = 30 * time.Second
+
+// daemon is a throw-away `carrel serve`, with a directory of its own and the attacker
+// in the worker's place: every run is treated as its message says (attack.Trick).
+type daemon struct {
+	url    string
+	cmd    *exec.Cmd
+	dir    string
+	client *client.Client
+}
+
+var announced = regexp.MustCompile(`listens on (http://\S+)`)
+
+// serve starts one and waits until it listens.
+func (s *session) serve(ctx context.Context) (_ *daemon, err error) {
+	d := &daemon{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.end())
+		}
+	}()
+	if d.dir, err = os.MkdirTemp("", "carrel-attacked-"); err != nil {
+		return nil, err
+	}
+	d.cmd = exec.Command(s.Daemon, "serve") //nolint:noctx // ended by end, in order
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	mode := "strict"
+	if len(s.Without) > 0 {
+		mode = "degraded"
+	}
+	d.cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "SANDBOX_BASE_DIR=" + filepath.Join(d.dir, "data"), "SANDBOX_WORKER_PATH=" + s.Attacker,
+		"CARREL_LISTEN=127.0.0.1:0", "CARREL_LOG_LEVEL=error", "SANDBOX_ISOLATION=" + mode, "SANDBOX_AGENT=shell",
+		// Uids that no daemon has by default: there may be one on this machine.
+		"SANDBOX_UID_RANGE=" + throwAwayUIDs, "SANDBOX_MAX_WORKERS=4",
+	}
+	out, err := d.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	log := &tail{}
+	d.cmd.Stderr = log
+	if err := d.cmd.Start(); err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = d.cmd.Process.Kill() })
+	defer stop()
+	lines := bufio.NewScanner(out)
+	for d.url == "" && lines.Scan() {
+		if m := announced.FindStringSubmatch(lines.Text()); m != nil {
+			d.url = m[1]
+		}
+	}
+	if d.url == "" {
+		return nil, fmt.Errorf("%s serve did not start: %s", s.Daemon, log)
+	}
+	d.client, err = client.New(d.url, client.Options{})
+	return d, err
+}
+
+// throwAwayUIDs is a range below the default one, SANDBOX_UID_RANGE.
+const throwAwayUIDs = "198000:1000"
+
+// tail is the last of what a daemon wrote to its log.
+type tail struct{ text []byte }
+
+const tailBytes = 4 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.text = append(t.text, p...)
+	t.text = t.text[max(0, len(t.text)-tailBytes):]
+	return len(p), nil
+}
+
+func (t *tail) String() string { return strings.TrimSpace(string(t.text)) }
+
+// end kills it: every process of its sandboxes dies with it.
+func (d *daemon) end() error {
+	if d.client != nil {
+		d.client.Close()
+	}
+	if d.cmd != nil && d.cmd.Process != nil {
+		_ = d.cmd.Process.Kill()
+		_ = d.cmd.Wait() // it was killed
+	}
+	if d.dir == "" {
+		return nil
+	}
+	return os.RemoveAll(d.dir)
+}
+
+// run works on one message and gives the run when it has ended.
+func (d *daemon) run(ctx context.Context, user string, trick attack.Trick, about string) (protocol.Run, error) {
+	run, err := d.begin(ctx, user, trick, about)
+	if err != nil {
+		return run, err
+	}
+	return d.ended(ctx, run.RunID)
+}
+
+func (d *daemon) begin(ctx context.Context, user string, trick attack.Trick, about string) (protocol.Run, error) {
+	return d.client.Execute(ctx, protocol.ExecuteRequest{
+		UserID: user, Message: attack.Hostile + string(trick) + " " + about, Config: protocol.RunConfig{TimeoutSeconds: runSeconds},
+	}, client.ExecuteOptions{})
+}
+
+// runSeconds is what each run gets; one that is longer has not been ended.
+const runSeconds = 3
+
+// ended follows a run to its last event.
+func (d *daemon) ended(ctx context.Context, id string) (protocol.Run, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for ev, err := range d.client.Events(ctx, id, 0) {
+		if err != nil {
+			return protocol.Run{}, err
+		}
+		// The host's own RUN_ERROR may quote what it refused.
+		if ev.Type != protocol.EventRunError && strings.Contains(string(ev.Type)+string(ev.Data), "forged") {
+			return protocol.Run{}, errForged
+		}
+	}
+	return d.client.Run(ctx, id)
+}
+
+// errForged tells that a reader was shown what a trick made up.
+var errForged = errors.New("a reader was shown the forged event")
+
+// residentBytes is what the daemon's memory comes to (proc_pid_statm(5)).
+func (d *daemon) residentBytes() (int64, error) {
+	content, err := os.ReadFile("/proc/" + strconv.Itoa(d.cmd.Process.Pid) + "/statm")
+	if err != nil {
+		return 0, err
+	}
+	var size, resident int64
+	if _, err := fmt.Sscan(string(content), &size, &resident); err != nil {
+		return 0, err
+	}
+	return resident * int64(os.Getpagesize()), nil
+}
+
+// get asks for a path as a program of its own would, with headers of any kind.
+func (d *daemon) get(ctx context.Context, path string, header http.Header) (status int, body string, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	if host := header.Get("Host"); host != "" {
+		req.Host = host
+	}
+	req.Header = header
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	content, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return resp.StatusCode, string(content), err
+}

@@ -1,0 +1,53 @@
+package selftest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// exchanges is the table of attacks on the daemon itself.
+func exchanges() []exchange { return protocolExchanges() }
+
+// Exchanges puts a throw-away daemon under attack, from a worker that was taken over
+// and by callers of its API, and gives a verdict for each row. o.Daemon is what it
+// starts. Without says what its host cannot give.
+func Exchanges(ctx context.Context, o Options) (_ []Verdict, err error) {
+	s := &session{Options: o}
+	d, err := s.serve(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("start a daemon to attack: %w", err)
+	}
+	defer func() { err = errors.Join(err, d.end()) }()
+	rows := exchanges()
+	verdicts := make([]Verdict, 0, len(rows))
+	for i, x := range rows {
+		v := x.try(ctx, d)
+		verdicts = append(verdicts, v)
+		if o.Progress != nil {
+			o.Progress(i+1, len(rows))
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+	}
+	return verdicts, nil
+}
+
+func (x *exchange) try(ctx context.Context, d *daemon) Verdict {
+	v := Verdict{
+		ID: x.id, Group: x.group, Tier: x.tier, Title: x.title, StoppedBy: x.stoppedBy,
+		Result: NotApplicable, Control: controlFailed,
+	}
+	if err := x.control(ctx, d); err != nil {
+		v.Detail, v.Unproven = "the control failed as well: "+err.Error(), true
+	} else {
+		v.Control, v.Result = controlSucceeded, Held
+	}
+	if err := x.attack(ctx, d); err == nil {
+		v.Result, v.Detail = Broken, "succeeded"
+	} else if v.Result == Held {
+		v.Detail = err.Error()
+	}
+	return v
+}
