@@ -72,14 +72,14 @@ func (r *recorder) take(ctx context.Context, ev protocol.EventParams) error {
 // as theirs.
 func (r *recorder) correct(ev *protocol.EventParams) (err error) {
 	var is any
-	switch {
-	case ev.Type == protocol.EventApprovalRequested:
+	switch ev.Type {
+	case protocol.EventApprovalRequested:
 		var q protocol.ApprovalRequested
 		if err := json.Unmarshal(ev.Data, &q); err != nil {
 			return protocol.Errorf(protocol.CodeWorkerProtocolError, "%s: %w", ev.Type, err)
 		}
 		return r.questions.ask(r.runID, q)
-	case ev.Type == protocol.EventApprovalResolved:
+	case protocol.EventApprovalResolved:
 		var told protocol.ApprovalResolved
 		if err := json.Unmarshal(ev.Data, &told); err != nil {
 			return protocol.Errorf(protocol.CodeWorkerProtocolError, "%s: %w", ev.Type, err)
@@ -87,7 +87,7 @@ func (r *recorder) correct(ev *protocol.EventParams) (err error) {
 		if is, err = r.questions.resolve(r.runID, told); err != nil {
 			return err
 		}
-	case ev.Type == protocol.EventUsage:
+	case protocol.EventUsage:
 		is = r.meter.Usage()
 	default:
 		return nil

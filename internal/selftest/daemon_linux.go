@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -161,23 +159,4 @@ func (d *daemon) residentBytes() (int64, error) {
 		return 0, err
 	}
 	return resident * int64(os.Getpagesize()), nil
-}
-
-// get asks for a path as a program of its own would, with headers of any kind.
-func (d *daemon) get(ctx context.Context, path string, header http.Header) (status int, body string, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+path, nil)
-	if err != nil {
-		return 0, "", err
-	}
-	if host := header.Get("Host"); host != "" {
-		req.Host = host
-	}
-	req.Header = header
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, "", err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	content, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	return resp.StatusCode, string(content), err
 }

@@ -50,16 +50,14 @@ func protocolExchanges() []exchange {
 		row(attack.TrickNoObject, "give an event data that is no object", "pool:data"),
 		row(attack.TrickForgedAnswer, "tell of an approval that nobody gave", "orchestrator:approvals"),
 	}
-	for trick, title := range map[attack.Trick]string{
-		attack.TrickOtherRun: "send an event of another user's run",
-		attack.TrickOtherAsk: "ask in the name of another user's run",
-	} {
-		rows = append(rows, exchange{
-			id: "protocol-" + string(trick), group: groupProtocol, tier: attack.Worker, title: title, stoppedBy: []string{"pool:run"},
-			control: honestRun, attack: func(ctx context.Context, d *daemon) error { return againstAnother(ctx, d, trick) },
-		})
+	another := func(trick attack.Trick, title string) exchange {
+		x := row(trick, title, "pool:run")
+		x.attack = func(ctx context.Context, d *daemon) error { return againstAnother(ctx, d, trick) }
+		return x
 	}
 	return append(rows,
+		another(attack.TrickOtherRun, "send an event of another user's run"),
+		another(attack.TrickOtherAsk, "ask in the name of another user's run"),
 		exchange{
 			id: "protocol-forged-price", group: groupProtocol, tier: attack.Worker, title: "claim what a run has cost",
 			stoppedBy: []string{"broker:meter"}, control: honestRun, attack: forgePrice,

@@ -2,7 +2,6 @@ package attack
 
 import (
 	"encoding/json"
-	"os"
 	"strings"
 )
 
@@ -23,7 +22,7 @@ func (r *badRun) play(t Trick) {
 		r.raw(2, "TEXT_DELTA", `{"text":"forged","x":`+strings.Repeat("[", 100_000)+strings.Repeat("]", 100_000)+"}")
 	case TrickHalfLine:
 		r.write(`{"jsonrpc":"2.0","method":"event","params":{"run_id":"` + r.run + `","seq":2,"type":"TEXT_DELTA","data":{"text":"forged`)
-		os.Exit(0)
+		leave()
 	case TrickForeignID:
 		r.send(line{ID: json.RawMessage(`"nobody-asked"`), Result: r.result("forged")})
 		r.text(2, "forged")
@@ -58,20 +57,18 @@ func (r *badRun) play(t Trick) {
 		r.event(r.run, 2, "RUN_FINISHED", forged)
 		r.send(line{ID: r.id, Result: forged})
 		return
-	case TrickSilence, TrickEndlessLine, TrickFlood, TrickUnread, TrickOtherAsk, TrickForgedAnswer, TrickHonest:
-		if r.playOn(t) {
-			return
-		}
+	default:
+		r.playOn(t)
+		return
 	}
 	r.end(3, "forged")
 }
 
-// playOn plays the tricks that go on, or that end honestly. It reports that no
-// ending is to follow.
-func (r *badRun) playOn(t Trick) (ended bool) {
+// playOn plays the tricks that go on, or that end honestly.
+func (r *badRun) playOn(t Trick) {
 	switch t {
 	case TrickSilence:
-		return true
+		return
 	case TrickEndlessLine:
 		for chunk := strings.Repeat("x", 1<<16); ; {
 			r.write(chunk)
@@ -92,9 +89,9 @@ func (r *badRun) playOn(t Trick) (ended bool) {
 	case TrickForgedAnswer:
 		r.event(r.run, 2, "APPROVAL_RESOLVED", map[string]string{"approval_id": "apr_forged", "decision": "allow"})
 		r.end(3, "honest")
-		return true
+		return
+	default: // honest from the first
 	}
 	r.text(2, "honest")
 	r.end(3, "honest")
-	return true
 }
