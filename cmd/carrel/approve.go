@@ -89,7 +89,7 @@ func shown(input json.RawMessage) string {
 	}
 	text := printable(pretty.String())
 	if len(text) > maxShownInput {
-		text = text[:maxShownInput] + fmt.Sprintf("… (%d bytes)", len(input))
+		text = cut(text, maxShownInput) + fmt.Sprintf("… (%d bytes)", len(input))
 	}
 	return "  " + text
 }
@@ -98,7 +98,11 @@ func because(reason string) string {
 	if reason == "" {
 		return ""
 	}
-	return printable(reason) + "\n"
+	text := printable(reason)
+	if len(text) > maxShownInput { // a longer one would push the input out of sight
+		text = cut(text, maxShownInput) + "…"
+	}
+	return text + "\n"
 }
 
 // printable takes control characters out, but for the end of a line, and what turns
@@ -111,6 +115,10 @@ func printable(text string) string {
 		return r
 	}, text)
 }
+
+// cut shortens a text to size bytes at most, and leaves no half of a character: its
+// bytes by themselves a terminal may take for a control character (0x9b is one).
+func cut(text string, size int) string { return strings.ToValidUTF8(text[:size], "") }
 
 // oneLine makes of a name, which a worker made up, one that cannot pass for more.
 func oneLine(name string) string { return strings.ReplaceAll(printable(name), "\n", "\ufffd") }

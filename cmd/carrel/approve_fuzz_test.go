@@ -25,8 +25,8 @@ func FuzzQuestion(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name, reason string, input []byte) {
 		shownInput := shown(input)
-		if len(shownInput) > maxShownInput+64 {
-			t.Errorf("%d bytes are shown", len(shownInput))
+		if len(shownInput) > maxShownInput+64 || len(because(reason)) > maxShownInput+64 {
+			t.Errorf("%d bytes are shown of an input, %d of a reason", len(shownInput), len(because(reason)))
 		}
 		for _, text := range []string{oneLine(name), because(reason), shownInput} {
 			checkHarmless(t, text)

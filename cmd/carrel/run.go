@@ -148,7 +148,7 @@ func firstLine(result string, isError bool) string {
 	const width = 100
 	line, _, more := strings.Cut(printable(strings.TrimSpace(result)), "\n")
 	if len(line) > width {
-		line, more = line[:width], true
+		line, more = cut(line, width), true
 	}
 	if more {
 		line += " …"
