@@ -71,9 +71,10 @@ var rooms = []room{
 		rooms: []string{"internal/jail", "internal/reap", "internal/tool"},
 		why:   "the tools as a program that stands in the worker's place, for their tests",
 	},
+	{path: "internal/exact", why: "reads an operator's JSON file; whose it is, it does not know"},
 	{
 		path:    "internal/hook",
-		rooms:   []string{"internal/jail", "internal/tool", "protocol"},
+		rooms:   []string{"internal/exact", "internal/jail", "internal/tool", "protocol"},
 		foreign: []string{"github.com/bmatcuk/doublestar/v4", "mvdan.cc/sh/v3"},
 		why:     "decides whether a tool may be used; both halves read the file with it, the worker obeys it",
 	},

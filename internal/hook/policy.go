@@ -1,13 +1,13 @@
 package hook
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"carrel/internal/exact"
 	"carrel/internal/tool"
 	"carrel/protocol"
 )
@@ -27,13 +27,10 @@ func Parse(content []byte) (protocol.Permissions, error) {
 	if len(content) > maxFileBytes {
 		return p, fmt.Errorf("permissions: %d bytes, at most %d are allowed", len(content), maxFileBytes)
 	}
-	d := json.NewDecoder(strings.NewReader(string(content)))
-	d.DisallowUnknownFields() // a list by a wrong name would protect nothing
-	if err := d.Decode(&p); err != nil {
+	// A list by a wrong name, or one that another of its name takes the place of,
+	// would protect nothing.
+	if err := exact.Decode(content, &p); err != nil {
 		return protocol.Permissions{}, fmt.Errorf("permissions: %w", err)
-	}
-	if d.More() {
-		return protocol.Permissions{}, errors.New("permissions: more than one JSON value")
 	}
 	if _, err := NewPolicy(p); err != nil {
 		return protocol.Permissions{}, err
