@@ -1,9 +1,7 @@
 package broker
 
 import (
-	"bytes"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 
+	"carrel/internal/exact"
 	"carrel/internal/store"
 )
 
@@ -111,9 +110,7 @@ func parsePrices(text []byte) (*Prices, error) {
 			} `json:"long_prompt"`
 		} `json:"models"`
 	}
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.DisallowUnknownFields() // a misspelt price would be a price of nothing
-	if err := decoder.Decode(&file); err != nil {
+	if err := exact.Decode(text, &file); err != nil { // a misspelt price would be a price of nothing
 		return nil, err
 	}
 	if len(file.Models) == 0 {

@@ -67,6 +67,7 @@ func TestOperatorsPricesTakeThePlaceOfOurs(t *testing.T) {
 		"out of reason": `{"models":{"m":{"input":1e7,"output":1,"cache_read":1,"cache_write_5m":1,"cache_write_1h":1}}}`,
 		"bad long":      `{"models":{"m":{"input":1,"output":1,"cache_read":1,"cache_write_5m":1,"cache_write_1h":1,"long_prompt":{"above_tokens":5}}}}`,
 		"long of none":  `{"models":{"m":{"input":1,"output":1,"cache_read":1,"cache_write_5m":1,"cache_write_1h":1,"long_prompt":{"input":1,"output":1,"cache_read":1,"cache_write_5m":1,"cache_write_1h":1}}}}`,
+		"given twice":   `{"models":{"m":{"input":1,"input":2,"output":1,"cache_read":1,"cache_write_5m":1,"cache_write_1h":1}}}`,
 		"too long":      strings.Repeat(" ", maxPricesBytes+1),
 	} {
 		write(text)
