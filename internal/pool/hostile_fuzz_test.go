@@ -220,4 +220,3 @@ func playHostile(ctx context.Context, t *testing.T, p *Pool) {
 		t.Errorf("code %q is none of the contract: %v", code, err)
 	}
 }
-

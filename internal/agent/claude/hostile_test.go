@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"carrel/internal/agent"
 	"carrel/internal/anthropictest"
@@ -186,6 +187,17 @@ func FuzzBlocks(f *testing.F) {
 		for _, raw := range a.content() {
 			if !json.Valid(raw) {
 				t.Fatalf("no JSON: %q", raw)
+			}
+			// What the transcript keeps says what the model said.
+			var kept struct{ Type, Text, Name, ID string }
+			if err := json.Unmarshal(raw, &kept); err != nil {
+				t.Fatal(err)
+			}
+			if kept.Type == "text" && utf8.ValidString(text) && kept.Text != text {
+				t.Errorf("the text %q became %q", text, kept.Text)
+			}
+			if kept.Type == "tool_use" && (validName(name) && kept.Name != name || kept.ID != "t1") {
+				t.Errorf("the call of %q became %+v", name, kept)
 			}
 		}
 		if c := a.calls()[0]; c.fault() == "" && !json.Valid(c.whole()) {

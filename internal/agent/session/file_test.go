@@ -8,8 +8,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"carrel/protocol"
 )
 
@@ -105,9 +103,25 @@ func FuzzTranscript(f *testing.F) {
 	f.Add([]byte(`{"role":"user","content":[{"type":"text","text":"a"}]}` + "\n" + `{"summary":"s","replaces":1}` + "\ntorn"))
 	f.Add([]byte(`{"role":"assistant","content":[{"type":"tool_use","id":"x"}]}` + "\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		lines, whole, err := parse(data)
-		if err != nil {
+		// A request shows what split takes, without parse: lines that are JSON and no more
+		// than what was read, the same that parse takes.
+		texts, _, err := split(data)
+		kept := 0
+		for _, text := range texts {
+			kept += len(text) + 1
+			if !json.Valid(text) {
+				t.Fatalf("line %q is no JSON", text)
+			}
+		}
+		if kept > len(data) {
+			t.Fatalf("%d bytes of lines from %d", kept, len(data))
+		}
+		lines, whole, parseErr := parse(data)
+		if parseErr != nil {
 			return
+		}
+		if err != nil || len(lines) != len(texts) || whole != kept {
+			t.Fatalf("split has %d lines of %d bytes, %v; parse %d of %d", len(texts), kept, err, len(lines), whole)
 		}
 		if whole > 0 && data[whole-1] != '\n' || strings.ContainsRune(string(data[whole:]), '\n') {
 			t.Fatalf("cut at %d of %q", whole, data)
@@ -127,8 +141,10 @@ func FuzzTranscript(f *testing.F) {
 		if err != nil {
 			t.Fatalf("what was written cannot be read: %v", err)
 		}
-		if diff := cmp.Diff(len(lines), len(reread)); diff != "" {
-			t.Fatal(diff)
+		for i := range reread {
+			if first, second := string(Encode(lines[i])), string(Encode(reread[i])); len(reread) != len(lines) || first != second {
+				t.Fatalf("line %d is %s, written and read again %s", i+1, first, second)
+			}
 		}
 	})
 }
