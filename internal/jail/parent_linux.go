@@ -52,7 +52,9 @@ func (c *Control) ask(ctx context.Context, v any, files ...*os.File) ([]StepTime
 	var r report
 	err := c.conn.Send(v, files...)
 	if err == nil {
-		_, err = c.conn.Recv(&r)
+		var got []*os.File
+		got, err = c.conn.Recv(&r)
+		fdpass.CloseAll(got) // none is expected
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:

@@ -218,7 +218,9 @@ func (host *Host) ask(ctx context.Context, message any) (reply, error) {
 	var r reply
 	err := host.conn.Send(message)
 	if err == nil {
-		_, err = host.conn.Recv(&r)
+		var files []*os.File
+		files, err = host.conn.Recv(&r)
+		fdpass.CloseAll(files) // none is expected
 	}
 	if !stop() {
 		err = context.Cause(ctx)

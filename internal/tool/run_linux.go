@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"sync"
 	"syscall"
 	"time"
 
+	"carrel/internal/fdpass"
 	"carrel/protocol"
 )
 
@@ -171,7 +173,9 @@ func (host *Host) run(ctx context.Context, r *runRequest, p *pipes) (*outcome, e
 	var recvErr error
 	go func() {
 		defer close(answered)
-		_, recvErr = host.conn.Recv(&answer)
+		var files []*os.File
+		files, recvErr = host.conn.Recv(&answer)
+		fdpass.CloseAll(files) // none is expected
 	}()
 	ended := host.await(ctx, answered)
 	if !ended {
