@@ -40,7 +40,8 @@ type script struct {
 // joinedComment is one of two places where the parser (mvdan.cc/sh v3.14.1) and bash
 // disagree, found by TestNothingElseRunsInARealShell: a backslash at the end of a
 // comment joins the next line to it for the parser, not for bash. The other is the
-// carriage return: a blank for the parser, a letter for bash.
+// carriage return: a blank for the parser, a letter for bash. A zero byte the parser
+// skips, and no command can have one.
 var joinedComment = regexp.MustCompile(`#[^\n]*\\\n`)
 
 // parseScript takes a command apart. It never fails: what it cannot read is opaque.
@@ -55,7 +56,7 @@ func (s *script) parse(text string) {
 		s.hide("it is too long to be judged")
 		return
 	}
-	if strings.ContainsRune(text, '\r') || joinedComment.MatchString(text) {
+	if strings.ContainsAny(text, "\r\x00") || joinedComment.MatchString(text) {
 		s.hide("a shell might read it in another way")
 		return
 	}
