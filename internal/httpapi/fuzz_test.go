@@ -44,7 +44,9 @@ func FuzzRequest(f *testing.F) {
 		{"/v1/users/a/sessions/s/fork", "", "", "", `{"session_id":"../x"}`},
 		{"/v1/users/%ff/sandbox?purge=yes", "", "", "", ""},
 		{"/v1/runs?limit=0&status=x&cursor=%00", "", "", "", ""},
-		{"//v1//runs/../..", "", "", "", ""}, {"/v1/runs/%", "", "", "", ""}, {"/?a;b", "", "", "", ""},
+		{"//v1//runs/../..", "", "", "", ""},
+		{"/v1/runs/%", "", "", "", ""},
+		{"/?a;b", "", "", "", ""},
 	} {
 		for _, method := range []uint8{0, 1} {
 			f.Add(method, seed.target, seed.accept, seed.content, seed.last, []byte(seed.body))

@@ -118,10 +118,10 @@ func checkTold(t *testing.T, talk []byte, told string) {
 		if err := json.Unmarshal([]byte(line), &m); err != nil || m.Version != "2.0" {
 			t.Errorf("wrote %q (%v)", line, err)
 		}
-		switch {
-		case m.Method == "":
+		switch m.Method {
+		case "":
 			answers++
-		case m.Method == protocol.MethodEvent:
+		case protocol.MethodEvent:
 			if (m.Params.Type == protocol.EventRunStarted) != (m.Params.Seq == 1) || m.Params.Seq < 1 {
 				t.Errorf("event %d is a %s", m.Params.Seq, m.Params.Type)
 			}
