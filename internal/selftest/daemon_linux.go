@@ -3,6 +3,9 @@ package selftest
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -28,14 +31,38 @@ type daemon struct {
 	url    string
 	cmd    *exec.Cmd
 	dir    string
-	client *client.Client
+	client *client.Client // an admin's
+	keys   map[string]string
+	bobs   things
+	open   *daemon // another, without sign-in
 }
+
+// The callers: an admin, the user who attacks, and the user who is attacked.
+const (
+	admin = "root"
+	ana   = "ana"
+	bob   = "bob"
+)
 
 var announced = regexp.MustCompile(`listens on (http://\S+)`)
 
-// serve starts one and waits until it listens.
-func (s *session) serve(ctx context.Context) (_ *daemon, err error) {
-	d := &daemon{}
+// serve starts one with sign-in, and beside it one without.
+func (s *session) serve(ctx context.Context) (*daemon, error) {
+	open, err := s.start(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	d, err := s.start(ctx, map[string]string{admin: rand.Text(), ana: rand.Text(), bob: rand.Text()})
+	if err != nil {
+		return nil, errors.Join(err, open.end())
+	}
+	d.open = open
+	return d, nil
+}
+
+// start starts one, with these keys if there are any, and waits until it listens.
+func (s *session) start(ctx context.Context, keys map[string]string) (_ *daemon, err error) {
+	d := &daemon{keys: keys}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.end())
@@ -55,6 +82,13 @@ func (s *session) serve(ctx context.Context) (_ *daemon, err error) {
 		"CARREL_LISTEN=127.0.0.1:0", "CARREL_LOG_LEVEL=error", "SANDBOX_ISOLATION=" + mode, "SANDBOX_AGENT=shell",
 		// Uids that no daemon has by default: there may be one on this machine.
 		"SANDBOX_UID_RANGE=" + throwAwayUIDs, "SANDBOX_MAX_WORKERS=4",
+	}
+	if keys != nil {
+		path := filepath.Join(d.dir, "keys")
+		if err := os.WriteFile(path, keyFile(keys), 0o600); err != nil {
+			return nil, err
+		}
+		d.cmd.Env = append(d.cmd.Env, "CARREL_API_KEYS_FILE="+path)
 	}
 	out, err := d.cmd.StdoutPipe()
 	if err != nil {
@@ -76,8 +110,22 @@ func (s *session) serve(ctx context.Context) (_ *daemon, err error) {
 	if d.url == "" {
 		return nil, fmt.Errorf("%s serve did not start: %s", s.Daemon, log)
 	}
-	d.client, err = client.New(d.url, client.Options{})
+	d.client, err = client.New(d.url, client.Options{Key: client.Key(keys[admin])})
 	return d, err
+}
+
+// keyFile is CARREL_API_KEYS_FILE: a line a key.
+func keyFile(keys map[string]string) []byte {
+	var b strings.Builder
+	for name, key := range keys {
+		sum := sha256.Sum256([]byte(key))
+		role, user := "user", ":"+name
+		if name == admin {
+			role, user = "admin", ""
+		}
+		fmt.Fprintf(&b, "%s:%s:%s%s\n", name, role, hex.EncodeToString(sum[:]), user)
+	}
+	return []byte(b.String())
 }
 
 // throwAwayUIDs is a range below the default one, SANDBOX_UID_RANGE.
@@ -98,6 +146,9 @@ func (t *tail) String() string { return strings.TrimSpace(string(t.text)) }
 
 // end kills it: every process of its sandboxes dies with it.
 func (d *daemon) end() error {
+	if d.open != nil {
+		defer func() { _ = d.open.end() }() // it leaves what the other leaves
+	}
 	if d.client != nil {
 		d.client.Close()
 	}

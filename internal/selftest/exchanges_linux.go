@@ -7,7 +7,7 @@ import (
 )
 
 // exchanges is the table of attacks on the daemon itself.
-func exchanges() []exchange { return protocolExchanges() }
+func exchanges() []exchange { return append(protocolExchanges(), apiExchanges()...) }
 
 // Exchanges puts a throw-away daemon under attack, from a worker that was taken over
 // and by callers of its API, and gives a verdict for each row. o.Daemon is what it
@@ -19,6 +19,9 @@ func Exchanges(ctx context.Context, o Options) (_ []Verdict, err error) {
 		return nil, fmt.Errorf("start a daemon to attack: %w", err)
 	}
 	defer func() { err = errors.Join(err, d.end()) }()
+	if err := d.furnish(ctx); err != nil {
+		return nil, fmt.Errorf("give the daemon something to attack: %w", err)
+	}
 	rows := exchanges()
 	verdicts := make([]Verdict, 0, len(rows))
 	for i, x := range rows {
@@ -39,15 +42,18 @@ func (x *exchange) try(ctx context.Context, d *daemon) Verdict {
 		ID: x.id, Group: x.group, Tier: x.tier, Title: x.title, StoppedBy: x.stoppedBy,
 		Result: NotApplicable, Control: controlFailed,
 	}
-	if err := x.control(ctx, d); err != nil {
-		v.Detail, v.Unproven = "the control failed as well: "+err.Error(), true
+	// The attack first: what the control does may be what it is after.
+	failed := x.attack(ctx, d)
+	if err := x.control(ctx, d); err == nil {
+		v.Control = controlSucceeded
 	} else {
-		v.Control, v.Result = controlSucceeded, Held
+		v.Detail, v.Unproven = "the control failed as well: "+err.Error(), true
 	}
-	if err := x.attack(ctx, d); err == nil {
+	switch {
+	case failed == nil:
 		v.Result, v.Detail = Broken, "succeeded"
-	} else if v.Result == Held {
-		v.Detail = err.Error()
+	case !v.Unproven:
+		v.Result, v.Detail = Held, failed.Error()
 	}
 	return v
 }

@@ -20,6 +20,8 @@ type Tier string
 const (
 	Tool   Tier = "tool"
 	Worker Tier = "worker"
+	// Caller is outside of every sandbox: who has the API's address, and a key or none.
+	Caller Tier = "caller"
 )
 
 // Control says what a row's control needs to succeed.

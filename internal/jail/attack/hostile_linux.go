@@ -24,6 +24,8 @@ type Trick string
 // The tricks.
 const (
 	TrickHonest       Trick = "honest"        // a whole run, as it should be
+	TrickEcho         Trick = "echo"          // one as well, that says what it is about
+	TrickAsk          Trick = "ask"           // one that asks a person, AskedID, and waits
 	TrickBigLine      Trick = "big-line"      // one line past the limit
 	TrickEndlessLine  Trick = "endless-line"  // a line that never ends
 	TrickNoUTF8       Trick = "no-utf8"       // text that is no UTF-8
@@ -49,6 +51,9 @@ const (
 
 // ForgedCost is what a forged price claims, in US dollars.
 const ForgedCost = 4242
+
+// AskedID is the id of the question that [TrickAsk] asks.
+const AskedID = "apr_asked"
 
 // hostile is a worker that was taken over: it speaks JSON-RPC as it likes.
 type hostile struct {
@@ -99,6 +104,8 @@ func beHostile(in io.Reader, out io.Writer) error {
 			}})
 		case "ping":
 			h.send(line{ID: m.ID, Result: struct{}{}})
+		case "exec":
+			h.send(line{ID: m.ID, Result: map[string]any{"exit_code": 0, "stdout": "honest", "stderr": ""}})
 		case "shutdown":
 			h.send(line{ID: m.ID, Result: struct{}{}})
 			return nil
@@ -156,9 +163,9 @@ func (r *badRun) result(content string) map[string]any {
 	return map[string]any{"run_id": r.run, "session_id": r.session, "status": "finished", "content": content, "stop_reason": "end_turn"}
 }
 
-// end is the honest ending, as event seq.
-func (r *badRun) end(seq int, content string) {
-	r.event(r.run, seq, "RUN_FINISHED", r.result(content))
+// end is the honest ending, after two events.
+func (r *badRun) end(content string) {
+	r.event(r.run, 3, "RUN_FINISHED", r.result(content))
 	r.send(line{ID: r.id, Result: r.result(content)})
 }
 

@@ -1,0 +1,113 @@
+package selftest_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"carrel/internal/jail/attack"
+	"carrel/internal/selftest"
+)
+
+// fewMutants is how many are tried where nobody asks for all of them, by
+// CARREL_TEST_MUTANTS=all: each is a build of two programs.
+const fewMutants = 3
+
+// TestEachRuleOfTheJailIsMissedByARow takes single rules out of the jail's code,
+// builds the programs without them, and the rows that are about them must break. So
+// each rule has a row that looks at it, whatever else stands before the same attack.
+func TestEachRuleOfTheJailIsMissedByARow(t *testing.T) {
+	tree, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(tree, "go.mod")); err != nil {
+		t.Skip("the tree is not here to be changed: as an ordinary user only the built test is")
+	}
+	tried := mutants
+	if os.Getenv("CARREL_TEST_MUTANTS") != "all" {
+		tried = slices.Concat(mutants[:1], mutants[len(mutants)/2:len(mutants)/2+1], mutants[len(mutants)-1:])[:fewMutants]
+	}
+	for _, m := range tried {
+		t.Run(m.name, func(t *testing.T) {
+			o := m.build(t, tree)
+			for _, id := range m.rows {
+				r, err := attack.Find(id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				o.Rows = append(o.Rows, r)
+			}
+			o.Ways = []selftest.Way{selftest.Cold}
+			verdicts, err := selftest.Run(t.Context(), o)
+			if err != nil {
+				cannot(t, err.Error())
+			}
+			for _, v := range verdicts {
+				if v.Result != selftest.Broken {
+					t.Errorf("without %q, %s is %s: %s", m.name, v.ID, v.Result, v.Detail)
+				}
+			}
+		})
+	}
+	t.Logf("%d of %d mutants tried", len(tried), len(mutants))
+}
+
+// build makes both programs of a tree in which this one rule is not there.
+func (m *mutant) build(t *testing.T, tree string) selftest.Options {
+	t.Helper()
+	dir := t.TempDir()
+	overlay := map[string]string{}
+	path := filepath.Join(tree, m.file)
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(content), m.rule); n != 1 {
+		t.Fatalf("%q stands %d times in %s: the rule has changed, and so must its mutant", m.rule, n, m.file)
+	}
+	changed := filepath.Join(dir, "changed.go")
+	if err := os.WriteFile(changed, []byte(strings.Replace(string(content), m.rule, m.without, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	overlay[path] = changed
+	list := writeOverlay(t, dir, overlay)
+	if strings.HasPrefix(m.file, "internal/jail/seccompgen/") {
+		// The jail links what is generated from it.
+		filter := filepath.Join(dir, "filter.go")
+		goCommand(t, tree, "run", "-overlay", list, "./internal/jail/seccompgen", filter)
+		list = writeOverlay(t, dir, map[string]string{filepath.Join(tree, "internal/jail/seccomp_filter_linux_amd64.go"): filter})
+	}
+	o := selftest.Options{Worker: filepath.Join(dir, "carrel-worker"), Attacker: filepath.Join(dir, "carrel-attacker")}
+	goCommand(t, tree, "build", "-overlay", list, "-o", o.Worker, "./cmd/carrel-worker")
+	goCommand(t, tree, "build", "-overlay", list, "-o", o.Attacker, "./internal/jail/attack/attacker")
+	return o
+}
+
+func writeOverlay(t *testing.T, dir string, replace map[string]string) string {
+	t.Helper()
+	content, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func goCommand(t *testing.T, tree string, args ...string) {
+	t.Helper()
+	args = append(args[:1:1], append([]string{"-buildvcs=false", "-trimpath"}, args[1:]...)...)
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Dir = tree
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
