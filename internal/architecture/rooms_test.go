@@ -178,17 +178,23 @@ var rooms = []room{
 		foreign: []string{"github.com/google/go-cmp"},
 		why:     "what every store has to do, whichever it is",
 	},
+	{
+		path:  "internal/keyring",
+		rooms: []string{"protocol"},
+		why:   "whose an API key is: what it links is what could leak one",
+	},
 	{path: "internal/spelling", why: "how far a word is from another; whose words, it does not know"},
 	{
-		path:  "internal/httpapi",
-		rooms: []string{"internal/spelling", "protocol"},
-		why:   "speaks to its own small Service, so that it can be tested without a pool, and a pool without it",
+		path:    "internal/httpapi",
+		rooms:   []string{"internal/spelling", "protocol"},
+		foreign: []string{"golang.org/x/time/rate"},
+		why:     "speaks to its own small Service, so that it can be tested without a pool, and a pool without it",
 	},
 	{
 		path: ".",
 		rooms: []string{
 			"internal/agent/session", "internal/broker", "internal/cgroup", "internal/engine", "internal/engine/local", "internal/hook", "internal/hook/webhook", "internal/httpapi",
-			"internal/jail", "internal/memory", "internal/pool", "internal/spelling", "internal/store", "internal/workspace", "protocol",
+			"internal/jail", "internal/keyring", "internal/memory", "internal/pool", "internal/spelling", "internal/store", "internal/workspace", "protocol",
 		},
 		foreign: []string{"github.com/caarlos0/env/v11", "github.com/oklog/ulid/v2", "github.com/prometheus/client_golang", "golang.org/x/sync", "golang.org/x/sys/unix"},
 		why:     "the front door wires the rooms of the host half",
@@ -206,7 +212,7 @@ var rooms = []room{
 	},
 	{
 		path:    "cmd/carrel",
-		rooms:   []string{".", "client", "internal/jail/attack", "internal/selftest", "protocol"},
+		rooms:   []string{".", "client", "internal/jail/attack", "internal/keyring", "internal/selftest", "protocol"},
 		foreign: []string{"github.com/alecthomas/kong", "github.com/mattn/go-isatty", "golang.org/x/sys/unix"},
 		why:     "chooses a command; what a command does is the front door's",
 	},
