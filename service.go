@@ -27,6 +27,10 @@ func (s service) Run(ctx context.Context, runID string) (protocol.Run, error) {
 	return s.o.Run(ctx, runID)
 }
 
+func (s service) Owner(ctx context.Context, runID string) (string, error) {
+	return s.o.store.Owner(ctx, runID)
+}
+
 func (s service) Runs(ctx context.Context, q protocol.RunQuery) (protocol.RunPage, error) {
 	return s.o.store.Runs(ctx, q)
 }

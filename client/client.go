@@ -66,6 +66,9 @@ func New(baseURL string, opts Options) (*Client, error) {
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, errors.New("daemon's URL: must not hold a user, a query or a fragment")
 	}
+	if strings.ContainsFunc(string(opts.Key), func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, errors.New("API key: must be printable ASCII without spaces")
+	}
 	c := &Client{base: strings.TrimRight(u.String(), "/"), http: opts.HTTPClient, authorize: func(http.Header) {}}
 	if opts.Key != "" {
 		c.authorize = func(h http.Header) { h.Set("Authorization", "Bearer "+string(opts.Key)) }
@@ -247,7 +250,7 @@ func codeOfStatus(status int) protocol.Code {
 	case status == http.StatusNotFound:
 		return protocol.CodeNotFound
 	case status == http.StatusTooManyRequests:
-		return protocol.CodeQueueFull
+		return protocol.CodeRateLimited
 	case status >= 400 && status < 500:
 		return protocol.CodeInvalidRequest
 	default:

@@ -20,6 +20,7 @@ const (
 	CodeTooLarge             Code = "too_large"
 	CodeQueueFull            Code = "queue_full"
 	CodeQueueTimeout         Code = "queue_timeout"
+	CodeRateLimited          Code = "rate_limited"
 	CodeBudgetExceeded       Code = "budget_exceeded"
 	CodeCanceled             Code = "canceled"
 	CodeInternal             Code = "internal"
@@ -46,6 +47,7 @@ var httpStatus = map[Code]int{
 	CodeTooLarge:             413,
 	CodeQueueFull:            429,
 	CodeQueueTimeout:         429,
+	CodeRateLimited:          429,
 	CodeBudgetExceeded:       429,
 	CodeCanceled:             499,
 	CodeInternal:             500,

@@ -35,6 +35,9 @@ func (a *api) writeProblem(w http.ResponseWriter, err error) {
 	if e, ok := errors.AsType[*answerError](err); ok && e.allow != "" {
 		h.Set("Allow", e.allow)
 	}
+	if p.Status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", "Bearer") // RFC 9110, section 11.6.1
+	}
 	if retry > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(retry.Seconds())), 10))
 	}

@@ -164,7 +164,7 @@ func TestGoodBodyReachesTheServiceWhole(t *testing.T) {
 				TimeoutSeconds: 1.5, PermissionMode: "accept_edits",
 			},
 		},
-		IdempotencyKey: "k-1", Caller: localCaller,
+		IdempotencyKey: "k-1", Caller: LocalCaller,
 	}}
 	if diff := cmp.Diff(want, f.submissions); diff != "" {
 		t.Error(diff)

@@ -17,6 +17,7 @@ type exchange struct {
 	requestID string
 	began     time.Time
 	pattern   string // of the route; empty before there is one
+	caller    string // its name; empty before it has signed in
 	status    int    // 0 before the answer has begun
 	sentBytes int64
 	err       error // what cut the request short
@@ -87,6 +88,7 @@ func (a *api) logAccess(x *exchange, r *http.Request) {
 		slog.String("method", r.Method),
 		slog.String("path", r.URL.EscapedPath()),
 		slog.String("route", x.pattern),
+		slog.String("caller", x.caller),
 		slog.Int("status", x.status),
 		slog.Int64("sent_bytes", x.sentBytes),
 		slog.Duration("took", time.Since(x.began)),

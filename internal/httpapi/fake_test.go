@@ -35,6 +35,7 @@ type fakeService struct {
 	purged      []bool
 	readers     int // open now
 	decided     []protocol.ApprovalDecision
+	calls       int // of what is not seen above
 }
 
 type fakeRun struct {
@@ -132,6 +133,11 @@ func (f *fakeService) Run(_ context.Context, id string) (protocol.Run, error) {
 	return r.run, nil
 }
 
+func (f *fakeService) Owner(ctx context.Context, id string) (string, error) {
+	run, err := f.Run(ctx, id)
+	return run.UserID, err
+}
+
 func (f *fakeService) Runs(_ context.Context, q protocol.RunQuery) (protocol.RunPage, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -140,6 +146,7 @@ func (f *fakeService) Runs(_ context.Context, q protocol.RunQuery) (protocol.Run
 }
 
 func (f *fakeService) Cancel(ctx context.Context, id string) error {
+	f.called()
 	run, err := f.Run(ctx, id)
 	if err == nil && run.UserID != "stubborn" && !run.Status.Ended() {
 		f.emit(id, protocol.EventRunError, protocol.RunError{Code: protocol.CodeCanceled, Message: "canceled"})
@@ -172,10 +179,12 @@ func (f *fakeService) AddAttachment(_ context.Context, userID, name, mediaType s
 }
 
 func (f *fakeService) ListSessions(context.Context, string) (protocol.SessionList, error) {
+	f.called()
 	return protocol.SessionList{Sessions: []protocol.SessionInfo{{SessionID: "s"}}}, nil
 }
 
 func (f *fakeService) ReadSession(_ context.Context, _, sessionID string) (protocol.Transcript, error) {
+	f.called()
 	if sessionID != "s" {
 		return protocol.Transcript{}, protocol.Errorf(protocol.CodeNotFound, "no session %q", sessionID)
 	}
@@ -193,6 +202,7 @@ func (f *fakeService) ForkSession(ctx context.Context, userID, sessionID, fork s
 }
 
 func (f *fakeService) Events(ctx context.Context, id string, after int64) (EventReader, error) {
+	f.called()
 	if f.onEvents != nil {
 		return f.onEvents(ctx, id, after)
 	}
@@ -242,6 +252,12 @@ func (r *fakeReader) Close() {
 	r.service.readers--
 }
 
+func (f *fakeService) called() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls++
+}
+
 func (f *fakeService) saw(user string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -257,6 +273,7 @@ func (f *fakeService) Exec(ctx context.Context, user string, req protocol.ExecRe
 }
 
 func (f *fakeService) Sandboxes(context.Context) (protocol.Sandboxes, error) {
+	f.called()
 	return protocol.Sandboxes{Warm: 2}, f.failure
 }
 
@@ -274,6 +291,7 @@ func (f *fakeService) RetireSandbox(_ context.Context, user string, purge bool) 
 }
 
 func (f *fakeService) System(context.Context) (protocol.System, error) {
+	f.called()
 	return protocol.System{Version: "v"}, f.failure
 }
 

@@ -9,16 +9,20 @@ import (
 	"carrel/protocol"
 )
 
-// guardBrowser refuses what a foreign web page could make the browser of
-// somebody on this machine send to a loopback listener.
+// guardBrowser refuses what a foreign web page could make somebody's browser send.
 //
 //   - DNS rebinding: the page's own name resolves to 127.0.0.1, so the browser
 //     takes the answer for the page's own. The Host header still holds the name.
-//   - Cross-site request forgery: the page sends a request to 127.0.0.1 that needs
-//     no preflight (a POST whose body has no Content-Type is one). Sec-Fetch-Site
+//     Where there is a sign-in, such a page has no key, and the daemon may have
+//     names that it does not know of; so only without one the Host must be ours.
+//   - Cross-site request forgery: the page sends a request here that needs no
+//     preflight (a POST whose body has no Content-Type is one). Sec-Fetch-Site
 //     or Origin tell; programs other than browsers send neither.
 func (a *api) guardBrowser(r *http.Request) error {
-	if !isLoopbackHost(r.Host) {
+	if a.opts.Identify == nil && !a.opts.Loopback {
+		return nil // who embeds the API so has its own guards
+	}
+	if a.opts.Identify == nil && !isLoopbackHost(r.Host) {
 		return protocol.Errorf(protocol.CodeForbidden,
 			"the Host header names another host: this daemon answers only to localhost, 127.0.0.0/8 and [::1]")
 	}

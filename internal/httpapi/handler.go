@@ -23,6 +23,11 @@ type Options struct {
 	// refused: a foreign name that resolves to this machine (DNS rebinding) and
 	// a foreign page's request to it (cross-site request forgery).
 	Loopback bool
+	// Identify tells whose an API key is; false if nobody's. nil: there is no
+	// sign-in, and every caller is an admin called "local".
+	Identify func(key string) (Caller, bool)
+	// RateLimit bounds the requests of each caller.
+	RateLimit Rate
 	// KeepAlive is the time between the comments that keep an SSE connection
 	// through proxies; 0 means 15 s (CONTRACT, section 3).
 	KeepAlive time.Duration
@@ -36,26 +41,33 @@ const (
 	defaultSlowReader = 30 * time.Second
 )
 
-// api is the handler. It holds nothing that changes.
+// api is the handler. What changes in it are the limits' counts alone.
 type api struct {
 	service     Service
 	log         *slog.Logger
 	opts        Options
 	routes      []route
 	crossOrigin *http.CrossOriginProtection
+	attempts    *attempts
+	requests    *buckets // by caller; nil: there is no limit
 }
 
 // New makes the handler of the whole API.
 func New(service Service, opts Options) http.Handler {
 	opts.KeepAlive = cmp.Or(opts.KeepAlive, defaultKeepAlive)
 	opts.SlowReader = cmp.Or(opts.SlowReader, defaultSlowReader)
-	return &api{
+	a := &api{
 		service:     service,
 		log:         cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)),
 		opts:        opts,
 		routes:      table(),
 		crossOrigin: http.NewCrossOriginProtection(),
+		attempts:    newAttempts(),
 	}
+	if opts.RateLimit.Requests > 0 {
+		a.requests = newBuckets(opts.RateLimit, maxCallers)
+	}
+	return a
 }
 
 // ServeHTTP implements http.Handler: every request passes here, gets an id, is
@@ -72,19 +84,31 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serve guards, routes and handles. An error it returns before anything was
-// written becomes the problem document of the answer.
+// serve guards, signs in, routes and handles. An error it returns before anything
+// was written becomes the problem document of the answer. Who has no key learns
+// nothing, not even which paths there are.
 func (a *api) serve(x *exchange, r *http.Request) error {
-	if a.opts.Loopback {
-		if err := a.guardBrowser(r); err != nil {
-			return err
-		}
-	}
-	route, err := match(a.routes, r)
-	if err != nil {
+	if err := a.guardBrowser(r); err != nil {
 		return err
 	}
+	route, noRoute := match(a.routes, r)
 	x.pattern = route.Pattern
+	if noRoute != nil || route.Rule != Open {
+		caller, err := a.signIn(r)
+		if err != nil {
+			return err
+		}
+		x.caller = caller.Name
+		ctx, done := caller.attach(r.Context())
+		defer done()
+		r = r.WithContext(ctx)
+	}
+	if noRoute != nil {
+		return noRoute
+	}
+	if err := a.permit(route.Rule, r); err != nil {
+		return err
+	}
 	if err := checkQuery(r.URL.RawQuery, route.Query); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ type Route struct {
 	Pattern string // "{name}" stands for one whole segment
 	Summary string
 	Query   []string // the query parameters it knows; others are refused
+	Rule    Rule     // who may call it
 }
 
 // route is a Route with what serves it. An error that handle returns becomes a
@@ -25,29 +26,30 @@ type route struct {
 	handle func(*api, http.ResponseWriter, *http.Request) error
 }
 
-// table lists every route, as in CONTRACT section 3.
+// table lists every route, as in CONTRACT section 3. The rows name no fields, so
+// that one without a rule does not compile.
 func table() []route {
 	const get, post, del = http.MethodGet, http.MethodPost, http.MethodDelete
 	return []route{
-		{Route{post, "/v1/execute", "Start a run", nil}, (*api).execute},
-		{Route{get, "/v1/runs", "List runs, newest first", []string{"user_id", "session_id", "status", "limit", "cursor"}}, (*api).listRuns},
-		{Route{get, "/v1/runs/{run_id}", "Show a run", nil}, (*api).showRun},
-		{Route{get, "/v1/runs/{run_id}/events", "Replay and follow a run's events", []string{"after"}}, (*api).followRun},
-		{Route{post, "/v1/runs/{run_id}/cancel", "Cancel a run", nil}, (*api).cancelRun},
-		{Route{post, "/v1/runs/{run_id}/approvals/{approval_id}", "Allow or deny the use of a tool", nil}, (*api).decide},
-		{Route{post, "/v1/users/{user_id}/exec", "Run one command", nil}, (*api).exec},
-		{Route{post, "/v1/users/{user_id}/attachments", "Store a file for a user's runs", []string{"name"}}, (*api).attach},
-		{Route{get, "/v1/users/{user_id}/sessions", "List a user's sessions, last used first", nil}, (*api).listSessions},
-		{Route{get, "/v1/users/{user_id}/sessions/{session_id}", "Show a session's transcript", nil}, (*api).showSession},
-		{Route{del, "/v1/users/{user_id}/sessions/{session_id}", "Delete a session", nil}, (*api).deleteSession},
-		{Route{post, "/v1/users/{user_id}/sessions/{session_id}/fork", "Begin a new session as another", nil}, (*api).forkSession},
-		{Route{get, "/v1/sandboxes", "List live sandboxes", nil}, (*api).listSandboxes},
-		{Route{get, "/v1/users/{user_id}/sandbox", "Show a user's sandbox", nil}, (*api).showSandbox},
-		{Route{del, "/v1/users/{user_id}/sandbox", "Retire a user's sandbox", []string{"purge"}}, (*api).retireSandbox},
-		{Route{get, "/v1/system", "Show the daemon", nil}, (*api).showSystem},
-		{Route{get, "/healthz", "Tell that the daemon lives", nil}, (*api).health},
-		{Route{get, "/readyz", "Tell whether a run could start", nil}, (*api).ready},
-		{Route{get, "/metrics", "Show the daemon's figures for Prometheus", nil}, (*api).metrics},
+		{Route{post, "/v1/execute", "Start a run", nil, UserInBody}, (*api).execute},
+		{Route{get, "/v1/runs", "List runs, newest first", []string{"user_id", "session_id", "status", "limit", "cursor"}, OwnRuns}, (*api).listRuns},
+		{Route{get, "/v1/runs/{run_id}", "Show a run", nil, RunOwner}, (*api).showRun},
+		{Route{get, "/v1/runs/{run_id}/events", "Replay and follow a run's events", []string{"after"}, RunOwner}, (*api).followRun},
+		{Route{post, "/v1/runs/{run_id}/cancel", "Cancel a run", nil, RunOwner}, (*api).cancelRun},
+		{Route{post, "/v1/runs/{run_id}/approvals/{approval_id}", "Allow or deny the use of a tool", nil, RunOwner}, (*api).decide},
+		{Route{post, "/v1/users/{user_id}/exec", "Run one command", nil, UserInPath}, (*api).exec},
+		{Route{post, "/v1/users/{user_id}/attachments", "Store a file for a user's runs", []string{"name"}, UserInPath}, (*api).attach},
+		{Route{get, "/v1/users/{user_id}/sessions", "List a user's sessions, last used first", nil, UserInPath}, (*api).listSessions},
+		{Route{get, "/v1/users/{user_id}/sessions/{session_id}", "Show a session's transcript", nil, UserInPath}, (*api).showSession},
+		{Route{del, "/v1/users/{user_id}/sessions/{session_id}", "Delete a session", nil, UserInPath}, (*api).deleteSession},
+		{Route{post, "/v1/users/{user_id}/sessions/{session_id}/fork", "Begin a new session as another", nil, UserInPath}, (*api).forkSession},
+		{Route{get, "/v1/sandboxes", "List live sandboxes", nil, AdminOnly}, (*api).listSandboxes},
+		{Route{get, "/v1/users/{user_id}/sandbox", "Show a user's sandbox", nil, UserInPath}, (*api).showSandbox},
+		{Route{del, "/v1/users/{user_id}/sandbox", "Retire a user's sandbox", []string{"purge"}, UserInPath}, (*api).retireSandbox},
+		{Route{get, "/v1/system", "Show the daemon", nil, AdminOnly}, (*api).showSystem},
+		{Route{get, "/healthz", "Tell that the daemon lives", nil, Open}, (*api).health},
+		{Route{get, "/readyz", "Tell whether a run could start", nil, Open}, (*api).ready},
+		{Route{get, "/metrics", "Show the daemon's figures for Prometheus", nil, AdminOnly}, (*api).metrics},
 	}
 }
 

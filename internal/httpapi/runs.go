@@ -12,10 +12,6 @@ import (
 	"carrel/protocol"
 )
 
-// localCaller is who sends every request while there is no sign-in: whoever
-// reaches the listener is one caller.
-const localCaller = "local"
-
 // execute serves POST /v1/execute. What can be refused is refused before the
 // run starts; after that the run's path is told in every answer, and the run
 // goes on whatever becomes of the client.
@@ -35,7 +31,11 @@ func (a *api) execute(w http.ResponseWriter, r *http.Request) error {
 	if err := checkExecute(req); err != nil {
 		return err
 	}
-	submission := Submission{Request: req, IdempotencyKey: key, Caller: localCaller}
+	caller := CallerOf(r.Context())
+	if err := caller.actFor(req.UserID); err != nil {
+		return err
+	}
+	submission := Submission{Request: req, IdempotencyKey: key, Caller: caller.Name}
 	run, existing, err := a.service.Execute(r.Context(), submission)
 	if err != nil {
 		return fmt.Errorf("execute: %w", err)
@@ -192,6 +192,16 @@ func (a *api) listRuns(w http.ResponseWriter, r *http.Request) error {
 	q, err := runQuery(r)
 	if err != nil {
 		return err
+	}
+	// The selection is the caller's own whatever it sends; a cursor says where in
+	// it a page begins, and opens no other.
+	if caller := CallerOf(r.Context()); !caller.Admin {
+		if q.UserID == "" {
+			q.UserID = caller.User
+		}
+		if err := caller.actFor(q.UserID); err != nil {
+			return err
+		}
 	}
 	page, err := a.service.Runs(r.Context(), q)
 	if err != nil {

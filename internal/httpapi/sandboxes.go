@@ -104,9 +104,14 @@ func (a *api) showSystem(w http.ResponseWriter, r *http.Request) error {
 	return a.writeJSON(w, http.StatusOK, system)
 }
 
-// health serves GET /healthz: who gets an answer at all, knows enough.
+// health serves GET /healthz: who gets an answer at all, knows enough. Where there
+// is a sign-in, the version is not for everybody.
 func (a *api) health(w http.ResponseWriter, _ *http.Request) error {
-	return a.writeJSON(w, http.StatusOK, healthAnswer{Status: "ok", Version: a.opts.Version})
+	answer := healthAnswer{Status: "ok"}
+	if a.opts.Identify == nil {
+		answer.Version = a.opts.Version
+	}
+	return a.writeJSON(w, http.StatusOK, answer)
 }
 
 // ready serves GET /readyz. Whatever stands in the way, the status is 503, which

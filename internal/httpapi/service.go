@@ -10,7 +10,8 @@ import (
 // Service is what the API serves. Its methods are safe for concurrent use. A
 // [*protocol.Error] anywhere in an error's chain decides the code, the detail
 // and the Retry-After of the answer; any other error is answered as "internal"
-// without its text, and its text goes to the log.
+// without its text, and its text goes to the log. [CallerOf] tells of a method's
+// context who calls; that the caller may, has been seen to.
 type Service interface {
 	Executor
 	Ledger
@@ -39,12 +40,14 @@ type Submission struct {
 	// IdempotencyKey is empty or 1 to 255 visible ASCII characters; it means
 	// something only together with Caller.
 	IdempotencyKey string
-	Caller         string
+	Caller         string // its name
 }
 
 // Ledger tells of runs, going and ended. An unknown run is CodeNotFound.
 type Ledger interface {
 	Run(ctx context.Context, runID string) (protocol.Run, error)
+	// Owner tells whose run it is.
+	Owner(ctx context.Context, runID string) (userID string, err error)
 	Runs(ctx context.Context, q protocol.RunQuery) (protocol.RunPage, error)
 	// Events reads a run's events with a seq greater than after: those stored,
 	// then those to come.

@@ -97,6 +97,18 @@ func (s *Store) Run(ctx context.Context, runID string) (protocol.Run, error) {
 	return r.run(s.now())
 }
 
+// Owner returns whose run it is; CodeNotFound if there is none of this id.
+func (s *Store) Owner(ctx context.Context, runID string) (userID string, err error) {
+	err = s.reading.owner.QueryRowContext(ctx, runID).Scan(&userID)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", errNotFound(runID)
+	}
+	if err != nil {
+		return "", s.readFault(fmt.Sprintf("read owner of run %q", runID), err)
+	}
+	return userID, nil
+}
+
 // Runs returns a page of the runs that q selects, the newest first: 50, or
 // q.Limit up to 500, fewer where their results are long. Pages joined by their
 // cursors hold no run twice, and miss none that was there at the first page and

@@ -178,6 +178,7 @@ func migrateOnce(ctx context.Context, p *goose.Provider, log *slog.Logger) (done
 type readPool struct {
 	db     *sql.DB
 	run    *sql.Stmt // run id → runColumns
+	owner  *sql.Stmt // run id → user_id
 	header *sql.Stmt // run id → id, last_seq, ended or not
 	exists *sql.Stmt // runs.id → one row
 	events *sql.Stmt // runs.id, seq, limit → eventColumns after seq
@@ -200,6 +201,7 @@ func openReadPool(ctx context.Context, path string) (*readPool, error) {
 		query string
 	}{
 		{&p.run, selectRuns + " WHERE r.run_id = ?"},
+		{&p.owner, "SELECT user_id FROM runs WHERE run_id = ?"},
 		{&p.header, "SELECT id, last_seq, ended_at IS NOT NULL FROM runs WHERE run_id = ?"},
 		{&p.exists, "SELECT 1 FROM runs WHERE id = ?"},
 		{&p.events, "SELECT seq, time, type, data FROM events WHERE run = ? AND seq > ? ORDER BY seq LIMIT ?"},

@@ -50,6 +50,9 @@ func createdRunIsReadBack(t *testing.T, s Store, clock *Clock) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("Run (-want +got):\n%s", d)
 	}
+	if owner, err := s.Owner(t.Context(), "run_1"); err != nil || owner != n.UserID {
+		t.Errorf("Owner = %q, %v", owner, err)
+	}
 }
 
 func runIDIsTakenOnce(t *testing.T, s Store, _ *Clock) {
@@ -64,6 +67,8 @@ func runIDIsTakenOnce(t *testing.T, s Store, _ *Clock) {
 func unknownRunIsNotFound(t *testing.T, s Store, _ *Clock) {
 	ctx := t.Context()
 	_, err := s.Run(ctx, "run_x")
+	wantCode(t, err, protocol.CodeNotFound)
+	_, err = s.Owner(ctx, "run_x")
 	wantCode(t, err, protocol.CodeNotFound)
 	_, err = s.LastSeq(ctx, "run_x")
 	wantCode(t, err, protocol.CodeNotFound)
