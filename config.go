@@ -3,6 +3,7 @@ package carrel
 import (
 	"errors"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -66,7 +67,11 @@ type Config struct {
 	PermissionsFile string `env:"CARREL_PERMISSIONS_FILE" meaning:"JSON file of permission rules and hooks: allow, ask, deny, default, hooks (see docs/permissions.md)"`
 
 	Listen      string `env:"CARREL_LISTEN" envDefault:"127.0.0.1:8642" meaning:"address of the HTTP API; one that is not loopback is refused unless CARREL_API_KEYS_FILE is set"`
-	APIKeysFile string `env:"CARREL_API_KEYS_FILE" meaning:"file of API keys, one a line: name:role:sha256-hex-of-the-key[:user]"`
+	APIKeysFile string `env:"CARREL_API_KEYS_FILE" meaning:"file of API keys, one a line: name:role:sha256-hex-of-the-key[:user] (see carrel key); read again when it changes"`
+	// RateLimit is zero where there is none.
+	RateLimit   RateLimit `env:"CARREL_RATE_LIMIT" shown:"no limit" meaning:"requests that each API key may make, as N/s, N/m or N/h: N may come at once; more are refused with 429"`
+	TLSCertFile string    `env:"CARREL_TLS_CERT_FILE" meaning:"PEM file of the certificate and its chain: the API then speaks TLS alone; read again when it changes"`
+	TLSKeyFile  string    `env:"CARREL_TLS_KEY_FILE" meaning:"PEM file of the certificate's key"`
 	// DatabaseURL is never empty after LoadConfig; see [Config.SQLitePath].
 	DatabaseURL string `env:"CARREL_DATABASE_URL" shown:"sqlite:<base dir>/carrel.db" meaning:"where runs and events are kept"`
 
@@ -216,6 +221,10 @@ func (c Config) Warnings() []string {
 	}
 	if c.AnthropicAPIKey.IsSet() && strings.HasPrefix(c.AnthropicBaseURL, "http://") && !isLoopbackURL(c.AnthropicBaseURL) {
 		warnings = append(warnings, "ANTHROPIC_BASE_URL: http:// sends the key over the network unencrypted")
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err == nil && !isLoopback(host) && !c.hasTLS() {
+		warnings = append(warnings, "CARREL_LISTEN: other machines reach this address and there is no TLS: API keys, messages and files go over the network in the clear, unless a proxy in front ends TLS; set CARREL_TLS_CERT_FILE and CARREL_TLS_KEY_FILE")
 	}
 	return warnings
 }

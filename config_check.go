@@ -43,6 +43,13 @@ func (c Config) check() []Fault {
 	}
 	faults = append(faults, checkEnvVars(c.AllowedEnvVars)...)
 	faults = append(faults, checkListen(c.Listen, c.APIKeysFile != "")...)
+	faults = append(faults, c.checkKeysFile()...)
+	faults = append(faults, c.checkTLS()...)
+	if err := c.RateLimit.check(); err != nil {
+		faults = append(faults, Fault{
+			Key: "CARREL_RATE_LIMIT", Value: c.RateLimit.String(), Reason: err.Error(), Allowed: rateLimitAllowed,
+		})
+	}
 	if _, err := c.SQLitePath(); err != nil && !isPostgresURL(c.DatabaseURL) {
 		faults = append(faults, Fault{Key: "CARREL_DATABASE_URL", Reason: "is of no known form", Allowed: "sqlite:PATH"})
 	}

@@ -35,6 +35,7 @@ func (Config) Table() []ConfigKey {
 	return append(rows,
 		ConfigKey{Key: keyConfig, Meaning: "KEY=value file that holds any of the keys above; the environment wins over it"},
 		ConfigKey{Key: keyURL, Meaning: "running daemon that run and exec talk to"},
+		ConfigKey{Key: keyAPIKey, Meaning: "API key that run and exec sign in with there"},
 	)
 }
 
@@ -85,6 +86,8 @@ func (f configField) allowed() string {
 	switch zero := f.Tag.Get("zero"); {
 	case f.Type == reflect.TypeFor[UIDRange]():
 		return uidRangeAllowed
+	case f.Type == reflect.TypeFor[RateLimit]():
+		return rateLimitAllowed
 	case lowest == "":
 		return strings.Join(f.words(), ", ")
 	case zero != "":
@@ -168,7 +171,7 @@ func parseFault(err error, set settings) Fault {
 		fault := Fault{Key: f.key(), Reason: f.form(), Allowed: f.allowed()}
 		// Our own types tell themselves what is wrong.
 		switch f.Type {
-		case reflect.TypeFor[Size](), reflect.TypeFor[UIDRange](), reflect.TypeFor[broker.Secret]():
+		case reflect.TypeFor[Size](), reflect.TypeFor[UIDRange](), reflect.TypeFor[RateLimit](), reflect.TypeFor[broker.Secret]():
 			fault.Reason = wrong.Err.Error()
 		}
 		if !f.secret() {

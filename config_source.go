@@ -21,11 +21,15 @@ type ConfigSource struct {
 	Overrides map[string]string
 }
 
-// The keys that tell where to look, and so stand in no file.
+// The keys that are no setting of the daemon's, and so stand in no file: one tells
+// where the file is, the others are for who talks to a daemon.
 const (
 	keyConfig = "CARREL_CONFIG"
 	keyURL    = "CARREL_URL"
+	keyAPIKey = "CARREL_API_KEY" //nolint:gosec // its name
 )
+
+func isOutside(key string) bool { return key == keyConfig || key == keyURL || key == keyAPIKey }
 
 const sourceEnvironment, sourceFlag = "environment", "flag"
 
@@ -66,7 +70,7 @@ func (src ConfigSource) settings() (settings, []Fault) {
 	faults := set.addFile(src.fileName(environ), known)
 	for name, value := range environ {
 		switch {
-		case name == keyConfig || name == keyURL:
+		case isOutside(name):
 		case slices.Contains(known, name):
 			set.values[name] = setting{value, sourceEnvironment}
 		case strings.HasPrefix(name, "SANDBOX_") || strings.HasPrefix(name, "CARREL_"):
@@ -74,13 +78,23 @@ func (src ConfigSource) settings() (settings, []Fault) {
 		}
 	}
 	for name, value := range src.Overrides {
-		if !slices.Contains(known, name) || name == keyConfig || name == keyURL {
+		if !slices.Contains(known, name) || isOutside(name) {
 			faults = append(faults, unknownKey(name, known, sourceFlag))
 			continue
 		}
 		set.values[name] = setting{value, sourceFlag}
 	}
 	return set, faults
+}
+
+// Lookup tells what a single key is set to, without a look at what it means; "" if
+// it is not set.
+func (src ConfigSource) Lookup(key string) (string, error) {
+	set, faults := src.settings()
+	if len(faults) > 0 {
+		return "", newConfigError(faults, set)
+	}
+	return set.values[key].value, nil
 }
 
 func (src ConfigSource) fileName(environ map[string]string) string {
@@ -104,7 +118,7 @@ func (s *settings) addFile(name string, known []string) []Fault {
 	for _, line := range lines {
 		source := fmt.Sprintf("%s:%d", name, line.number)
 		switch {
-		case line.key == keyConfig || line.key == keyURL:
+		case isOutside(line.key):
 			faults = append(faults, Fault{Key: line.key, Source: source, Reason: "cannot stand in the file; set it in the environment or by its flag"})
 		case !slices.Contains(known, line.key):
 			faults = append(faults, unknownKey(line.key, known, source))

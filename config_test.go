@@ -25,10 +25,11 @@ var contractKeys = []string{
 	"SANDBOX_QUEUE_SIZE", "SANDBOX_QUEUE_TIMEOUT", "SANDBOX_ALLOWED_ENV_VARS", "SANDBOX_MEMORY_LIMIT",
 	"SANDBOX_CPU_LIMIT", "SANDBOX_PIDS_LIMIT", "SANDBOX_DISK_QUOTA", "SANDBOX_FILE_TTL", "SANDBOX_ISOLATION",
 	"SANDBOX_SELF_TEST", "SANDBOX_REQUIRE", "SANDBOX_UID_RANGE", "SANDBOX_AGENT", "CARREL_APPROVAL_TIMEOUT", "CARREL_PERMISSIONS_FILE",
-	"CARREL_LISTEN", "CARREL_API_KEYS_FILE",
+	"CARREL_LISTEN", "CARREL_API_KEYS_FILE", "CARREL_RATE_LIMIT", "CARREL_TLS_CERT_FILE", "CARREL_TLS_KEY_FILE",
 	"CARREL_DATABASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY_FILE", "ANTHROPIC_BASE_URL",
 	"CARREL_BUDGET_RUN_USD", "CARREL_BUDGET_RUN_TOKENS", "CARREL_BUDGET_USER_DAY_USD", "CARREL_BUDGET_USER_DAY_TOKENS",
 	"CARREL_PRICES_FILE", "CARREL_LOG_LEVEL", "CARREL_LOG_FORMAT", "CARREL_CONFIG", "CARREL_URL",
+	"CARREL_API_KEY",
 }
 
 func mustLoad(t *testing.T, src ConfigSource) Config {
@@ -84,6 +85,7 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 		"SANDBOX_MEMORY_LIMIT": "1GiB", "SANDBOX_CPU_LIMIT": "1", "SANDBOX_PIDS_LIMIT": "256", "SANDBOX_DISK_QUOTA": "1GiB",
 		"SANDBOX_FILE_TTL": "720h0m0s", "SANDBOX_ISOLATION": "strict", "SANDBOX_SELF_TEST": "off", "SANDBOX_REQUIRE": "", "SANDBOX_UID_RANGE": "200000:65536",
 		"SANDBOX_AGENT": "shell", "CARREL_PERMISSIONS_FILE": "", "CARREL_APPROVAL_TIMEOUT": "5m0s", "CARREL_LISTEN": "127.0.0.1:8642", "CARREL_API_KEYS_FILE": "",
+		"CARREL_RATE_LIMIT": "", "CARREL_TLS_CERT_FILE": "", "CARREL_TLS_KEY_FILE": "",
 		"CARREL_DATABASE_URL": "sqlite:data/carrel.db", "ANTHROPIC_API_KEY": "", "ANTHROPIC_API_KEY_FILE": "",
 		"ANTHROPIC_BASE_URL": "https://api.anthropic.com", "CARREL_LOG_LEVEL": "info", "CARREL_LOG_FORMAT": "",
 		"CARREL_BUDGET_RUN_USD": "0", "CARREL_BUDGET_RUN_TOKENS": "0", "CARREL_BUDGET_USER_DAY_USD": "0",
@@ -105,6 +107,7 @@ func TestRedactedValuesLoadAgain(t *testing.T) {
 	cfg := mustLoad(t, ConfigSource{Environ: []string{
 		"SANDBOX_MEMORY_LIMIT=1536MiB", "SANDBOX_DISK_QUOTA=5000001", "SANDBOX_CPU_LIMIT=0.25", "SANDBOX_FILE_TTL=0",
 		"SANDBOX_ALLOWED_ENV_VARS=", "SANDBOX_REQUIRE=quota, cgroup", "CARREL_LOG_LEVEL=WARN", "CARREL_LOG_FORMAT=json",
+		"CARREL_RATE_LIMIT=90/m",
 	}})
 	values := cfg.Redacted()
 	again := mustLoad(t, ConfigSource{Overrides: values})
@@ -242,10 +245,9 @@ func TestOnlyALoopbackAddressIsListenedOn(t *testing.T) {
 
 func TestWhatIsNotBuiltYetIsRefusedWithASentence(t *testing.T) {
 	got := mustFail(t, ConfigSource{Environ: []string{
-		"CARREL_LISTEN=0.0.0.0:1", "CARREL_API_KEYS_FILE=/keys", "CARREL_DATABASE_URL=postgres://u:" + keyCanary + "@h/db", "SANDBOX_AGENT=acp",
+		"CARREL_DATABASE_URL=postgres://u:" + keyCanary + "@h/db", "SANDBOX_AGENT=acp",
 	}})
 	want := []string{
-		"CARREL_API_KEYS_FILE=/keys: sign-in is not available in this version, so API keys would protect nothing; leave it out and listen on a loopback address (from environment)",
 		"CARREL_DATABASE_URL: Postgres is not available in this version (allowed: sqlite:PATH; from environment)",
 		"SANDBOX_AGENT=acp: there is no such agent (allowed: shell; from environment)",
 	}
@@ -290,7 +292,9 @@ func TestKeyIsPrintedNowhere(t *testing.T) {
 	faulty := []ConfigSource{
 		{Environ: []string{"ANTHROPIC_API_KEY=" + keyCanary + " x"}},
 		{Environ: []string{"ANTHROPIC_API_KEY=" + keyCanary, "ANTHROPIC_API_KEY_FILE=" + file}},
-		{Environ: []string{"CARREL_API_KEY=" + keyCanary}},
+		{Environ: []string{"CARREL_API_KEI=" + keyCanary}},
+		{File: writeFile(t, "CARREL_API_KEY="+keyCanary)},
+		{Overrides: map[string]string{"CARREL_API_KEY": keyCanary}},
 		{Environ: []string{"ANTHROPIC_BASE_URL=https://u:" + keyCanary + "@h"}},
 		{Environ: []string{"CARREL_DATABASE_URL=mysql://u:" + keyCanary + "@h"}},
 		{File: writeFile(t, "ANTHROPIC_API_KEY "+keyCanary)},
@@ -323,8 +327,8 @@ func TestFileThatCannotBeReadIsAFault(t *testing.T) {
 			t.Errorf("%s gives %q", file, got)
 		}
 	}
-	got := mustFail(t, ConfigSource{File: writeFile(t, "CARREL_CONFIG=x\nCARREL_URL=y\n")})
-	if len(got) != 2 {
+	got := mustFail(t, ConfigSource{File: writeFile(t, "CARREL_CONFIG=x\nCARREL_URL=y\nCARREL_API_KEY=z\n")})
+	if len(got) != 3 {
 		t.Errorf("keys that stand in no file give %q", got)
 	}
 }

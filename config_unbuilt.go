@@ -9,12 +9,6 @@ import "strings"
 // start without the protection or the storage that was asked for.
 func checkUnbuilt(c Config) []Fault {
 	var faults []Fault
-	if c.APIKeysFile != "" {
-		faults = append(faults, Fault{
-			Key: "CARREL_API_KEYS_FILE", Value: c.APIKeysFile,
-			Reason: "sign-in is not available in this version, so API keys would protect nothing; leave it out and listen on a loopback address",
-		})
-	}
 	if isPostgresURL(c.DatabaseURL) {
 		faults = append(faults, Fault{
 			Key:    "CARREL_DATABASE_URL",

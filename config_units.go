@@ -6,6 +6,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Size is a number of bytes.
@@ -136,3 +137,54 @@ func (r UIDRange) String() string { return fmt.Sprintf("%d:%d", r.First, r.Count
 
 // MarshalText implements [encoding.TextMarshaler].
 func (r UIDRange) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// RateLimit is a number of requests in a second, a minute or an hour. The zero value
+// is no limit.
+type RateLimit struct {
+	Requests int
+	Per      time.Duration
+}
+
+// maxRate is far above what a daemon can answer.
+const maxRate = 1_000_000
+
+// rateLimitAllowed says in words what check asks.
+const rateLimitAllowed = "N/s, N/m or N/h with N from 1 to 1000000"
+
+// UnmarshalText reads "N/s", "N/m" or "N/h": 100/s.
+func (r *RateLimit) UnmarshalText(text []byte) error {
+	number, unit, _ := strings.Cut(string(text), "/")
+	n, err := strconv.Atoi(number)
+	per := map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour}[unit]
+	read := RateLimit{Requests: n, Per: per}
+	if err != nil || read.check() != nil || n == 0 {
+		return errors.New("must be a number of requests and a time, such as 100/s")
+	}
+	*r = read
+	return nil
+}
+
+func (r RateLimit) check() error {
+	isUnit := r.Per == time.Second || r.Per == time.Minute || r.Per == time.Hour
+	if r != (RateLimit{}) && (r.Requests < 1 || r.Requests > maxRate || !isUnit) {
+		return errors.New("out of range")
+	}
+	return nil
+}
+
+// String gives "N/s", "N/m" or "N/h"; "" where there is no limit.
+func (r RateLimit) String() string {
+	switch {
+	case r.Requests == 0:
+		return ""
+	case r.Per == time.Second:
+		return strconv.Itoa(r.Requests) + "/s"
+	case r.Per == time.Minute:
+		return strconv.Itoa(r.Requests) + "/m"
+	default:
+		return strconv.Itoa(r.Requests) + "/h"
+	}
+}
+
+// MarshalText implements [encoding.TextMarshaler].
+func (r RateLimit) MarshalText() ([]byte, error) { return []byte(r.String()), nil }

@@ -3,6 +3,7 @@ package carrel
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestSizeIsBytesOrANumberWithAUnit(t *testing.T) {
@@ -101,4 +102,28 @@ func FuzzConfigFile(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestRateLimitIsANumberAndATime(t *testing.T) {
+	for text, want := range map[string]RateLimit{
+		"100/s": {100, time.Second}, "1/m": {1, time.Minute}, "1000000/h": {1_000_000, time.Hour},
+	} {
+		var got RateLimit
+		if err := got.UnmarshalText([]byte(text)); err != nil || got != want || got.String() != text {
+			t.Errorf("%s is %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"0/s", "-1/s", "1000001/s", "1", "/s", "1/", "1/d", "1/s/s", "1.5/s", "1 / s", "off", "1e3/s", "99999999999999999999/s"} {
+		var got RateLimit
+		if err := got.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is taken as %v", text, got)
+		}
+	}
+	for _, wrong := range []RateLimit{{1, 0}, {0, time.Second}, {-1, time.Second}, {1, 2 * time.Second}} {
+		cfg := DefaultConfig()
+		cfg.RateLimit = wrong
+		if err := cfg.Validate(); err == nil {
+			t.Errorf("%+v is valid", wrong)
+		}
+	}
 }

@@ -62,6 +62,7 @@ func (o *Orchestrator) execute(ctx context.Context, req protocol.ExecuteRequest,
 	if err != nil || existing {
 		return run, existing, err
 	}
+	o.log.InfoContext(ctx, "run accepted", "run", run.RunID, "caller", caller)
 	ctx, cancel := context.WithCancelCause(o.root) //nolint:contextcheck // a run outlives the caller who asked for it
 	g := &goingRun{cancel: cancel}
 	o.mu.Lock()

@@ -18,6 +18,7 @@ import (
 	"carrel/internal/hook/webhook"
 	"carrel/internal/httpapi"
 	"carrel/internal/jail"
+	"carrel/internal/keyring"
 	"carrel/internal/pool"
 	"carrel/internal/store"
 	"carrel/internal/workspace"
@@ -27,8 +28,8 @@ import (
 // Orchestrator takes users' messages, has each worked on in that user's own
 // sandbox, and keeps what happened. It is safe for concurrent use.
 //
-// It has one goroutine for the pool, one that removes expired directories, one for
-// each going run and, where the disk quota is soft, one for each user with runs.
+// It has one goroutine for the pool, one that removes expired directories, one that
+// reads changed files again, one for each going run and, where the disk quota is soft, one for each user with runs.
 // Shutdown ends them all and waits.
 type Orchestrator struct {
 	cfg       Config
@@ -49,13 +50,17 @@ type Orchestrator struct {
 	permissions protocol.Permissions
 	webhooks    *webhook.Caller
 
+	keys        *keyring.Ring // nil = there is no sign-in
+	certificate *certificate  // nil = the API speaks no TLS
+	reloads     reloads
+
 	approvals   *approvals
 	transcripts chan struct{} // holds a value for each that is being read
 
 	// root is the context of everything that outlives a caller's: runs and pool.
 	root    context.Context
 	stop    context.CancelCauseFunc
-	partsWG sync.WaitGroup // the pool, expiry
+	partsWG sync.WaitGroup // the pool, expiry, followFiles
 	runsWG  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -114,6 +119,9 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 	if err := o.readPermissions(); err != nil {
 		return err
 	}
+	if err := errors.Join(o.openKeys(), o.openCertificate()); err != nil {
+		return err
+	}
 	if err := o.openDirs(ctx); err != nil {
 		return err
 	}
@@ -142,6 +150,7 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 	o.startPool()
 	e := expiry{dirs: o.dirs, ttl: o.cfg.FileTTL, isAwaited: o.pool.InUse, log: o.log}
 	o.partsWG.Go(func() { e.run(o.root) })
+	o.partsWG.Go(func() { o.followFiles(o.root) })
 	return nil
 }
 
@@ -234,15 +243,27 @@ func (o *Orchestrator) endInterrupted(ctx context.Context) error {
 // Handler is the HTTP API. loopback tells that its listener is reached from this
 // machine alone.
 func (o *Orchestrator) Handler(loopback bool) http.Handler {
-	return httpapi.New(service{o}, httpapi.Options{Logger: o.log, Version: o.version, Loopback: loopback, Metrics: o.Metrics()})
+	options := httpapi.Options{
+		Logger: o.log, Version: o.version, Loopback: loopback, Metrics: o.Metrics(),
+		RateLimit: httpapi.Rate{Requests: o.cfg.RateLimit.Requests, Per: o.cfg.RateLimit.Per},
+	}
+	if o.keys != nil {
+		options.Identify = o.identify
+	}
+	return httpapi.New(service{o}, options)
 }
 
 // Server is a server for the HTTP API on the configured address, with the
-// timeouts that suit it. The caller serves, and shuts it down between
+// timeouts that suit it. Where there is a certificate, it has a TLSConfig, and is to
+// be asked for ServeTLS without files. The caller serves, and shuts it down between
 // [Orchestrator.Drain] and [Orchestrator.Shutdown].
 func (o *Orchestrator) Server() *http.Server {
 	host, _, err := net.SplitHostPort(o.cfg.Listen)
-	return httpapi.NewServer(o.Handler(err == nil && isLoopback(host)), o.log)
+	server := httpapi.NewServer(o.Handler(err == nil && isLoopback(host)), o.log)
+	if o.certificate != nil {
+		server.TLSConfig = o.certificate.config()
+	}
+	return server
 }
 
 // Drain ends the runs: no new ones, and going ones have until ctx ends to come

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"log/slog"
+	"os"
+	"strings"
 
 	"carrel"
 	"carrel/client"
@@ -28,11 +31,41 @@ var _ backend = (*carrel.Orchestrator)(nil)
 type target struct {
 	URL  string `env:"CARREL_URL" help:"Address of a running daemon; without it this process does the work." placeholder:"URL"`
 	User string `default:"${user}" help:"Whose sandbox." placeholder:"ID"`
+	// The key itself is no flag: every process of the host could read it.
+	KeyFile string `help:"File that holds the API key for --url, in place of CARREL_API_KEY." placeholder:"FILE" type:"path"`
 }
+
+// key is what this program signs in with at a daemon; empty if it has none.
+func (t target) key() (client.Key, error) {
+	if t.KeyFile == "" {
+		return client.Key(strings.TrimSpace(os.Getenv("CARREL_API_KEY"))), nil
+	}
+	file, err := os.Open(t.KeyFile)
+	if err != nil {
+		return "", fmt.Errorf("--key-file: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	text, err := io.ReadAll(io.LimitReader(file, maxKeyFile))
+	if err != nil {
+		return "", fmt.Errorf("--key-file: %w", err)
+	}
+	key := strings.TrimSpace(string(text))
+	if key == "" {
+		return "", fmt.Errorf("--key-file: %s is empty", t.KeyFile)
+	}
+	return client.Key(key), nil
+}
+
+// maxKeyFile is far more than a key has.
+const maxKeyFile = 4 << 10
 
 func (t target) open(ctx context.Context, c *cli) (backend, error) {
 	if t.URL != "" {
-		daemon, err := client.New(t.URL, client.Options{})
+		key, err := t.key()
+		if err != nil {
+			return nil, err
+		}
+		daemon, err := client.New(t.URL, client.Options{Key: key})
 		if err != nil {
 			return nil, err
 		}

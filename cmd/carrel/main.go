@@ -33,6 +33,7 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Run the daemon: HTTP API, orchestrator, worker pool."`
 	Run     runCmd     `cmd:"" help:"Work on one message, in this process or by a daemon (--url)."`
 	Exec    execCmd    `cmd:"" help:"Run one command in a user's sandbox; its exit status becomes carrel's."`
+	Key     keyCmd     `cmd:"" help:"Make, list and take away API keys."`
 	Doctor  doctorCmd  `cmd:"" help:"Show what isolation this host really gives."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }

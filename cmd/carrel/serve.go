@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/mattn/go-isatty"
@@ -69,16 +71,31 @@ func (s *serveCmd) Run(ctx context.Context, c *cli, out *output) error {
 	}
 	server := o.Server()
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	announce(out, listener.Addr().String(), o.System())
+	go func() { served <- answer(server, listener) }()
+	announce(out, cfg, listener.Addr().String(), o.System())
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 
-	select {
-	case err := <-served:
-		return errors.Join(err, o.Shutdown(ctx))
-	case sig := <-signals:
-		log.InfoContext(ctx, "draining: no new runs, going ones get time; once more to hurry", "signal", sig.String(), "time", drainTime)
+	for {
+		select {
+		case err := <-served:
+			return errors.Join(err, o.Shutdown(ctx))
+		case <-hangups:
+			o.Reload(ctx)
+		case sig := <-signals:
+			log.InfoContext(ctx, "draining: no new runs, going ones get time; once more to hurry", "signal", sig.String(), "time", drainTime)
+			return drain(ctx, o, server, signals)
+		}
 	}
-	return drain(ctx, o, server, signals)
+}
+
+// answer serves until the server is shut down, with TLS where it has a certificate.
+func answer(server *http.Server, listener net.Listener) error {
+	if server.TLSConfig != nil {
+		return server.ServeTLS(listener, "", "")
+	}
+	return server.Serve(listener)
 }
 
 // drain ends the daemon in order: runs, then their readers, then the rest.
@@ -104,11 +121,18 @@ func drain(ctx context.Context, o *carrel.Orchestrator, server *http.Server, sig
 
 // announce tells a newcomer where the daemon is, how well it isolates, and what
 // to type.
-func announce(out *output, address string, s protocol.System) {
-	fmt.Fprintf(out.stdout, "carrel %s listens on http://%s\n", version, address)
+func announce(out *output, cfg carrel.Config, address string, s protocol.System) {
+	url, key := "http://"+address, ""
+	if cfg.TLSCertFile != "" {
+		url = "https://" + address
+	}
+	if cfg.APIKeysFile != "" {
+		key = ` -H "Authorization: Bearer $CARREL_API_KEY"`
+	}
+	fmt.Fprintf(out.stdout, "carrel %s listens on %s\n", version, url)
 	fmt.Fprintf(out.stdout, "isolation: %s%s\n", s.Isolation.State, besides(s.Isolation))
-	fmt.Fprintf(out.stdout, "try:\n  curl -N http://%s/v1/execute -H 'Accept: text/event-stream' \\\n"+
-		"    -H 'Content-Type: application/json' -d '{\"user_id\": \"ana\", \"message\": \"id; pwd; ls -la /\"}'\n", address)
+	fmt.Fprintf(out.stdout, "try:\n  curl -N %s/v1/execute%s -H 'Accept: text/event-stream' \\\n"+
+		"    -H 'Content-Type: application/json' -d '{\"user_id\": \"ana\", \"message\": \"id; pwd; ls -la /\"}'\n", url, key)
 }
 
 // besides names what is not as good as it could be, whether required or not.

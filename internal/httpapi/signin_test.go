@@ -326,6 +326,9 @@ func TestStreamEndsWhenItsKeyIsTakenAway(t *testing.T) {
 	}
 }
 
+// sleep lets time go by in a synctest bubble.
+func sleep(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the bubble's clock, exactly
+
 func TestEachCallerHasItsOwnRateLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := New(newFake(), Options{Identify: identify, RateLimit: Rate{Requests: 3, Per: time.Minute}})
@@ -347,7 +350,7 @@ func TestEachCallerHasItsOwnRateLimit(t *testing.T) {
 		if w := ask(t, h, http.MethodGet, "/healthz", ""); w.Code != 200 {
 			t.Errorf("a probe: %d", w.Code)
 		}
-		time.Sleep(20 * time.Second)
+		sleep(20 * time.Second)
 		if first, second := get("key-ana"), get("key-ana"); first.Code != 200 || second.Code != 429 {
 			t.Errorf("a token later: %d, %d", first.Code, second.Code)
 		}
@@ -396,7 +399,7 @@ func TestGuessingIsSlowAndLocksOutNobodyWhoHasAKey(t *testing.T) {
 		if w := from(proxy, "key-bob"); w.Code != 429 {
 			t.Errorf("one that has not: %d", w.Code)
 		}
-		time.Sleep(6 * time.Second)
+		sleep(6 * time.Second)
 		if w := from(attacker, "key-bob"); w.Code != 200 {
 			t.Errorf("after the wait: %d", w.Code)
 		}
@@ -432,7 +435,7 @@ func TestWhatIsRememberedOfAddressesIsBounded(t *testing.T) {
 		if wait := a.right("new", "another"); wait == 0 {
 			t.Error("a right guess from an address without room is answered")
 		}
-		time.Sleep(time.Hour)
+		sleep(time.Hour)
 		if wait, _ := a.wrong("new", "key"); wait != 0 || len(a.buckets.held) != 1 {
 			t.Errorf("an hour later: wait %s, %d addresses", wait, len(a.buckets.held))
 		}

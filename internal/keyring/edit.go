@@ -30,7 +30,7 @@ func Add(path string, key Key) (secret string, err error) {
 	secret = secretPrefix + base64.RawURLEncoding.EncodeToString(random)
 	key.hash = sha256.Sum256([]byte(secret))
 	err = edit(path, func(text []byte, keys []Key) ([]byte, error) {
-		if _, ok := byName(keys, key.Name); ok {
+		if has(keys, key.Name) {
 			return nil, protocol.Errorf(protocol.CodeConflict, "there is a key %q already; remove it first, or choose another name", key.Name)
 		}
 		if len(text) > 0 && !bytes.HasSuffix(text, []byte("\n")) {
@@ -47,7 +47,7 @@ func Add(path string, key Key) (secret string, err error) {
 // Remove takes a key off the file; CodeNotFound if there is none of that name.
 func Remove(path, name string) error {
 	return edit(path, func(text []byte, keys []Key) ([]byte, error) {
-		if _, ok := byName(keys, name); !ok {
+		if !has(keys, name) {
 			return nil, protocol.Errorf(protocol.CodeNotFound, "there is no key %q; carrel key list shows those there are", name)
 		}
 		var kept []byte

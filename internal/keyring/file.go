@@ -80,5 +80,5 @@ func checkOwner(info os.FileInfo) error {
 }
 
 func ownerOf(info os.FileInfo) *syscall.Stat_t {
-	return info.Sys().(*syscall.Stat_t) //nolint:forcetypeassert,errcheck // what os gives here
+	return info.Sys().(*syscall.Stat_t) //nolint:forcetypeassert // what os gives here
 }

@@ -175,11 +175,7 @@ func nameOf(line []byte) string {
 	return name
 }
 
-// byName finds a key.
-func byName(keys []Key, name string) (Key, bool) {
-	i := slices.IndexFunc(keys, func(k Key) bool { return k.Name == name })
-	if i < 0 {
-		return Key{}, false
-	}
-	return keys[i], true
+// has reports whether one of the keys has a name.
+func has(keys []Key, name string) bool {
+	return slices.ContainsFunc(keys, func(k Key) bool { return k.Name == name })
 }

@@ -107,7 +107,7 @@ func (l *Log) String() string {
 	return l.b.String()
 }
 
-var announced = regexp.MustCompile(`listens on (http://\S+)`)
+var announced = regexp.MustCompile(`listens on (https?://\S+)`)
 
 // Serve starts a daemon and waits until it listens. The test's cleanup kills it.
 func Serve(t testing.TB, baseDir string, more ...string) *Daemon {
