@@ -438,7 +438,7 @@ func TestTLSServesStreamsAndARenewedCertificate(t *testing.T) {
 		t.Errorf("the command line: %d %q %q", status, stdout, stderr)
 	}
 	address := strings.TrimPrefix(g.url, "https://")
-	if _, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots, MaxVersion: tls.VersionTLS11}}).DialContext(t.Context(), "tcp", address); err == nil { //nolint:gosec // to see it refused
+	if _, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots, MaxVersion: tls.VersionTLS11}}).DialContext(t.Context(), "tcp", address); err == nil {
 		t.Error("TLS 1.1 is spoken")
 	}
 	g.url = "http://" + address
@@ -447,12 +447,12 @@ func TestTLSServesStreamsAndARenewedCertificate(t *testing.T) {
 	}
 	certificateFor(t, dir, 2)
 	ordeal.Eventually(t, "the renewed certificate is served", func() bool {
-		conn, err := (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(t.Context(), "tcp", address) //nolint:gosec // looks at the certificate alone
+		conn, err := (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(t.Context(), "tcp", address)
 		if err != nil {
 			return false
 		}
 		defer func() { _ = conn.Close() }()
-		served := conn.(*tls.Conn).ConnectionState().PeerCertificates[0] //nolint:forcetypeassert,errcheck // of a tls.Dialer
+		served := conn.(*tls.Conn).ConnectionState().PeerCertificates[0] //nolint:forcetypeassert // of a tls.Dialer
 		return served.SerialNumber.Int64() == 2
 	})
 	g.stop()

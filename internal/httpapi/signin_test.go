@@ -55,15 +55,15 @@ func TestEveryRouteLetsInWhomItsRuleNamesAndNobodyElse(t *testing.T) {
 		"/v1/users/{user_id}/sessions/{session_id}/fork": `{"session_id":"t"}`,
 	}
 	const none, unknown, another, zero, right, admin = "", "key-x", "key-bob", "key-zero", "key-ana", "key-admin"
-	const pass = 0 // any 2xx
+	const in = 0 // any answer that is no refusal; TestEveryRouteIsServed sees to the rest
 	// What each caller gets for ana's things, by rule.
 	want := map[Rule]map[string]int{
-		Open:       {none: pass, unknown: pass, another: pass, zero: pass, right: pass, admin: pass},
-		AdminOnly:  {none: 401, unknown: 401, another: 403, zero: 403, right: 403, admin: pass},
-		UserInPath: {none: 401, unknown: 401, another: 403, zero: 403, right: pass, admin: pass},
-		UserInBody: {none: 401, unknown: 401, another: 403, zero: 403, right: pass, admin: pass},
-		RunOwner:   {none: 401, unknown: 401, another: 404, zero: 404, right: pass, admin: pass},
-		OwnRuns:    {none: 401, unknown: 401, another: pass, zero: 403, right: pass, admin: pass},
+		Open:       {none: in, unknown: in, another: in, zero: in, right: in, admin: in},
+		AdminOnly:  {none: 401, unknown: 401, another: 403, zero: 403, right: 403, admin: in},
+		UserInPath: {none: 401, unknown: 401, another: 403, zero: 403, right: in, admin: in},
+		UserInBody: {none: 401, unknown: 401, another: 403, zero: 403, right: in, admin: in},
+		RunOwner:   {none: 401, unknown: 401, another: 404, zero: 404, right: in, admin: in},
+		OwnRuns:    {none: 401, unknown: 401, another: in, zero: 403, right: in, admin: in},
 	}
 	for _, route := range Routes() {
 		for key, status := range want[route.Rule] {
@@ -78,8 +78,8 @@ func TestEveryRouteLetsInWhomItsRuleNamesAndNobodyElse(t *testing.T) {
 					headers = append(headers, bearerOf(key))
 				}
 				w := ask(t, h, route.Method, path, bodies[route.Pattern], headers...)
-				if status == pass {
-					if w.Code/100 != 2 {
+				if status == in {
+					if w.Code == 401 || w.Code == 403 || route.Rule == RunOwner && w.Code == 404 {
 						t.Errorf("status %d: %s", w.Code, w.Body)
 					}
 					return
@@ -326,9 +326,6 @@ func TestStreamEndsWhenItsKeyIsTakenAway(t *testing.T) {
 	}
 }
 
-// sleep lets time go by in a synctest bubble.
-func sleep(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // the bubble's clock, exactly
-
 func TestEachCallerHasItsOwnRateLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := New(newFake(), Options{Identify: identify, RateLimit: Rate{Requests: 3, Per: time.Minute}})
@@ -350,7 +347,7 @@ func TestEachCallerHasItsOwnRateLimit(t *testing.T) {
 		if w := ask(t, h, http.MethodGet, "/healthz", ""); w.Code != 200 {
 			t.Errorf("a probe: %d", w.Code)
 		}
-		sleep(20 * time.Second)
+		pass(20 * time.Second)
 		if first, second := get("key-ana"), get("key-ana"); first.Code != 200 || second.Code != 429 {
 			t.Errorf("a token later: %d, %d", first.Code, second.Code)
 		}
@@ -399,7 +396,7 @@ func TestGuessingIsSlowAndLocksOutNobodyWhoHasAKey(t *testing.T) {
 		if w := from(proxy, "key-bob"); w.Code != 429 {
 			t.Errorf("one that has not: %d", w.Code)
 		}
-		sleep(6 * time.Second)
+		pass(6 * time.Second)
 		if w := from(attacker, "key-bob"); w.Code != 200 {
 			t.Errorf("after the wait: %d", w.Code)
 		}
@@ -435,7 +432,7 @@ func TestWhatIsRememberedOfAddressesIsBounded(t *testing.T) {
 		if wait := a.right("new", "another"); wait == 0 {
 			t.Error("a right guess from an address without room is answered")
 		}
-		sleep(time.Hour)
+		pass(time.Hour)
 		if wait, _ := a.wrong("new", "key"); wait != 0 || len(a.buckets.held) != 1 {
 			t.Errorf("an hour later: wait %s, %d addresses", wait, len(a.buckets.held))
 		}
