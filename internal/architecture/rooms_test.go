@@ -156,8 +156,13 @@ var rooms = []room{
 		why:     "lends workers of any engine; it stores nothing and answers nobody's HTTP",
 	},
 	{
+		path:    "internal/beneath",
+		foreign: []string{"golang.org/x/sys/unix"},
+		why:     "one way to open what a sandbox can rename, for all of the host half that must",
+	},
+	{
 		path:    "internal/workspace",
-		rooms:   []string{"protocol"},
+		rooms:   []string{"internal/beneath", "protocol"},
 		foreign: []string{"github.com/oklog/ulid/v2", "golang.org/x/sys/unix"},
 		why:     "users' directories, whatever runs in them",
 	},

@@ -19,6 +19,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"golang.org/x/sys/unix"
 
+	"carrel/internal/beneath"
 	"carrel/protocol"
 )
 
@@ -70,7 +71,7 @@ func (d *Dirs) AddAttachment(ctx context.Context, userID string, u Upload) (_ pr
 	if err != nil {
 		return protocol.AttachmentInfo{}, err
 	}
-	defer closeFD(place)
+	defer beneath.Close(place)
 	info := protocol.AttachmentInfo{ID: attachmentPrefix + ulid.MustNew(ulid.Now(), rand.Reader).String(), Name: name, Type: mediaType}
 	sum := sha256.New()
 	body := io.TeeReader(io.LimitReader(io.MultiReader(&head, u.Body), u.MaxBytes+1), sum)
@@ -108,7 +109,7 @@ func (d *Dirs) Attachment(ctx context.Context, userID, id string) (_ protocol.At
 	if err != nil {
 		return protocol.AttachmentInfo{}, missing
 	}
-	defer closeFD(place)
+	defer beneath.Close(place)
 	var info protocol.AttachmentInfo
 	text, err := readSmall(place, id+metaSuffix, maxInfoBytes)
 	if err != nil || json.Unmarshal(text, &info) != nil || info.ID != id {
@@ -128,15 +129,15 @@ func (d *Dirs) Exists(userID string) bool {
 
 // attachments opens home/attachments, and makes it if it is to.
 func (dir *Dir) attachments(create bool) (int, error) {
-	home, err := openDirPathAt(dir.fd, subdirHome)
+	home, err := beneath.OpenPlace(dir.fd, subdirHome)
 	if err != nil {
 		return -1, fmt.Errorf("open home: %w", err)
 	}
-	defer closeFD(home)
-	fd, err := openDirAt(home, subdirAttachments)
+	defer beneath.Close(home)
+	fd, err := beneath.OpenDir(home, subdirAttachments)
 	if create && errors.Is(err, unix.ENOENT) {
 		if err = dir.dirs.createSub(home, subdirAttachments, dir.UID); err == nil || errors.Is(err, unix.EEXIST) {
-			fd, err = openDirAt(home, subdirAttachments)
+			fd, err = beneath.OpenDir(home, subdirAttachments)
 		}
 	}
 	if isReplaced(err) || errors.Is(err, unix.EACCES) {
@@ -149,7 +150,7 @@ func (dir *Dir) attachments(create bool) (int, error) {
 // A body that is longer than limit is CodeTooLarge.
 func (dir *Dir) writeFile(place int, name string, body io.Reader, limit int64) (size int64, err error) {
 	temporary := "." + rand.Text() + partSuffix
-	fd, err := openAt(place, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
+	fd, err := beneath.Open(place, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err != nil {
 		return 0, noSpace(err)
 	}
@@ -187,7 +188,7 @@ func noSpace(err error) error {
 
 // readSmall reads a regular file, whatever stands at its name.
 func readSmall(place int, name string, limit int64) ([]byte, error) {
-	fd, err := openAt(place, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0) // a FIFO must not hold us
+	fd, err := beneath.Open(place, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0) // a FIFO must not hold us
 	if err != nil {
 		return nil, err
 	}

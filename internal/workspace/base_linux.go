@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"carrel/internal/beneath"
 	"carrel/protocol"
 )
 
@@ -21,7 +22,7 @@ import (
 // repaired, but only where the directory is clearly carrel's, so that a slip in
 // the configuration closes nobody's home or /tmp.
 func openBase(ctx context.Context, path string, logger *slog.Logger) (int, error) {
-	if err := os.MkdirAll(path, ownerOnly); err != nil {
+	if err := os.MkdirAll(path, beneath.OwnerOnly); err != nil {
 		return 0, fmt.Errorf("make base directory: %w", err)
 	}
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -31,7 +32,7 @@ func openBase(ctx context.Context, path string, logger *slog.Logger) (int, error
 		return 0, fmt.Errorf("open base directory: %s: %w", path, err)
 	}
 	if err := checkBase(ctx, fd, path, logger); err != nil {
-		closeFD(fd)
+		beneath.Close(fd)
 		return 0, err
 	}
 	return fd, nil
@@ -46,10 +47,10 @@ func checkBase(ctx context.Context, fd int, path string, logger *slog.Logger) er
 		return fmt.Errorf("base directory %s belongs to uid %d, not to the daemon's %d; change its owner or choose another", path, st.Uid, os.Geteuid())
 	}
 	mode := st.Mode & 0o777
-	if mode == ownerOnly {
+	if mode == beneath.OwnerOnly {
 		return nil
 	}
-	names, err := readNames(fd)
+	names, err := beneath.ReadNames(fd)
 	if err != nil {
 		return fmt.Errorf("read base directory: %w", err)
 	}
@@ -64,14 +65,14 @@ func checkBase(ctx context.Context, fd int, path string, logger *slog.Logger) er
 // closeToOthers sets mode 0700, and looks whether that took: some file systems
 // keep no modes.
 func closeToOthers(fd int, path string) error {
-	if err := chmodFD(fd, ownerOnly); err != nil {
+	if err := beneath.Chmod(fd, beneath.OwnerOnly); err != nil {
 		return fmt.Errorf("chmod 700 %s: %w", path, err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return fmt.Errorf("check %s: %w", path, err)
 	}
-	if mode := st.Mode & 0o777; mode != ownerOnly {
+	if mode := st.Mode & 0o777; mode != beneath.OwnerOnly {
 		return fmt.Errorf("%s stays at mode %#o; its file system keeps no modes, choose another", path, mode)
 	}
 	return nil
@@ -80,17 +81,17 @@ func closeToOthers(fd int, path string) error {
 // openOwn makes the directory name in dir if it is missing, opens it, and makes
 // sure that it is the daemon's alone.
 func openOwn(dir int, name string) (int, error) {
-	if err := unix.Mkdirat(dir, name, ownerOnly); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := unix.Mkdirat(dir, name, beneath.OwnerOnly); err != nil && !errors.Is(err, unix.EEXIST) {
 		return 0, fmt.Errorf("make %s: %w", name, err)
 	}
-	fd, err := openDirAt(dir, name)
+	fd, err := beneath.OpenDir(dir, name)
 	if errors.Is(err, unix.EXDEV) {
 		return 0, fmt.Errorf("open %s: is a mount of its own; directories could not be renamed into it and out of it", name)
 	} else if err != nil {
 		return 0, fmt.Errorf("open %s: %w", name, err)
 	}
 	if _, err := ownDir(fd, os.Geteuid(), -1); err != nil {
-		closeFD(fd)
+		beneath.Close(fd)
 		return 0, fmt.Errorf("check %s: %w", name, err)
 	}
 	return fd, nil
@@ -109,10 +110,10 @@ func ownDir(fd, uid, gid int) (repaired bool, err error) {
 	}
 	// Set-group-id is left alone: where the base directory has it, the kernel
 	// passes it on, and on a directory of one owner it means nothing.
-	if st.Mode&(0o7777&^unix.S_ISGID) == ownerOnly {
+	if st.Mode&(0o7777&^unix.S_ISGID) == beneath.OwnerOnly {
 		return false, nil
 	}
-	return true, chmodFD(fd, ownerOnly)
+	return true, beneath.Chmod(fd, beneath.OwnerOnly)
 }
 
 // lockFile is the name of the lock in the base directory.
@@ -122,14 +123,14 @@ const lockFile = "lock"
 // long as it lives. The kernel lets go of it with the descriptor, so none is
 // ever left behind. The file holds the holder's process id, for people.
 func lockBase(base int, path string) (int, error) {
-	fd, err := openAt(base, lockFile, unix.O_RDWR|unix.O_CREAT, 0o600)
+	fd, err := beneath.Open(base, lockFile, unix.O_RDWR|unix.O_CREAT, 0o600)
 	if err != nil {
 		return 0, fmt.Errorf("open %s: %w", filepath.Join(path, lockFile), err)
 	}
 	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		holder := lockHolder(fd)
-		closeFD(fd)
+		beneath.Close(fd)
 		return 0, protocol.Errorf(protocol.CodeConflict, "base directory %s is in use by another carrel (%s); stop it, or choose another SANDBOX_BASE_DIR", path, holder)
 	}
 	if err == nil {
@@ -139,7 +140,7 @@ func lockBase(base int, path string) (int, error) {
 		_, err = unix.Pwrite(fd, []byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	if err != nil {
-		closeFD(fd)
+		beneath.Close(fd)
 		return 0, fmt.Errorf("lock %s: %w", filepath.Join(path, lockFile), err)
 	}
 	return fd, nil

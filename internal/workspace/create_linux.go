@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"carrel/internal/beneath"
 	"carrel/protocol"
 )
 
@@ -69,7 +70,7 @@ func (d *Dirs) GiveSlotUID(uid int) {
 
 func (d *Dirs) createAs(ctx context.Context, name, userID string, uid int) (err error) {
 	temporary := "new-" + rand.Text()
-	if err := unix.Mkdirat(d.tmp, temporary, ownerOnly); err != nil {
+	if err := unix.Mkdirat(d.tmp, temporary, beneath.OwnerOnly); err != nil {
 		return err
 	}
 	defer func() {
@@ -79,12 +80,12 @@ func (d *Dirs) createAs(ctx context.Context, name, userID string, uid int) (err 
 			_ = d.discard(context.WithoutCancel(ctx), temporary)
 		}
 	}()
-	fd, err := openDirAt(d.tmp, temporary)
+	fd, err := beneath.OpenDir(d.tmp, temporary)
 	if err != nil {
 		return err
 	}
-	defer closeFD(fd)
-	if err := chmodFD(fd, ownerOnly); err != nil { // whatever the umask left
+	defer beneath.Close(fd)
+	if err := beneath.Chmod(fd, beneath.OwnerOnly); err != nil { // whatever the umask left
 		return err
 	}
 	for _, sub := range []string{subdirWorkspace, subdirHome} {
@@ -105,18 +106,18 @@ func (d *Dirs) createAs(ctx context.Context, name, userID string, uid int) (err 
 }
 
 func (d *Dirs) createSub(dir int, sub string, uid int) error {
-	if err := unix.Mkdirat(dir, sub, ownerOnly); err != nil {
+	if err := unix.Mkdirat(dir, sub, beneath.OwnerOnly); err != nil {
 		return err
 	}
-	fd, err := openDirPathAt(dir, sub)
+	fd, err := beneath.OpenPlace(dir, sub)
 	if err != nil {
 		return err
 	}
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	if d.opts.Root {
 		if err := unix.Fchownat(fd, "", uid, uid, unix.AT_EMPTY_PATH); err != nil {
 			return fmt.Errorf("give to uid %d: %w", uid, err)
 		}
 	}
-	return chmodFD(fd, ownerOnly)
+	return beneath.Chmod(fd, beneath.OwnerOnly)
 }

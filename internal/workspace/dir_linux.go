@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"carrel/internal/beneath"
 	"carrel/protocol"
 )
 
@@ -49,10 +50,10 @@ func (d *Dirs) Open(ctx context.Context, userID string) (*Dir, error) {
 	}
 	defer d.give(name, s)
 
-	fd, err := openDirAt(d.users, name)
+	fd, err := beneath.OpenDir(d.users, name)
 	if errors.Is(err, unix.ENOENT) {
 		if err = d.create(ctx, name, userID); err == nil {
-			fd, err = openDirAt(d.users, name)
+			fd, err = beneath.OpenDir(d.users, name)
 		}
 	}
 	if isReplaced(err) {
@@ -63,7 +64,7 @@ func (d *Dirs) Open(ctx context.Context, userID string) (*Dir, error) {
 	}
 	dir := &Dir{UserID: userID, Path: filepath.Join(d.path, "users", name), dirs: d, name: name, slot: s, fd: fd}
 	if err := dir.check(ctx); err != nil {
-		closeFD(fd)
+		beneath.Close(fd)
 		return nil, fmt.Errorf("open directory %s of user: %w", name, err)
 	}
 	d.mu.Lock()
@@ -134,11 +135,11 @@ func (d *Dirs) checkUID(uid int, name string) error {
 // checkSub checks workspace/ or home/. Its sandbox may have changed its mode,
 // but can neither replace it nor give it away.
 func (dir *Dir) checkSub(sub string, gid int) (repaired bool, err error) {
-	fd, err := openDirPathAt(dir.fd, sub)
+	fd, err := beneath.OpenPlace(dir.fd, sub)
 	if err != nil {
 		return false, protocol.Errorf(protocol.CodeConflict, "is not the directory that was made: %w", err)
 	}
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	return ownDir(fd, dir.UID, gid)
 }
 
@@ -150,7 +151,7 @@ func (dir *Dir) OpenWorkspace() (*os.File, error) { return dir.openSub(subdirWor
 func (dir *Dir) OpenHome() (*os.File, error) { return dir.openSub(subdirHome) }
 
 func (dir *Dir) openSub(sub string) (*os.File, error) {
-	fd, err := openDirPathAt(dir.fd, sub)
+	fd, err := beneath.OpenPlace(dir.fd, sub)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", filepath.Join(dir.Path, sub), err)
 	}
@@ -163,7 +164,7 @@ func (dir *Dir) Close() error {
 	var err error
 	dir.once.Do(func() {
 		err = touchMeta(dir.fd, dir.dirs.opts.Now())
-		closeFD(dir.fd)
+		beneath.Close(dir.fd)
 		dir.dirs.mu.Lock()
 		dir.slot.refs--
 		dir.dirs.mu.Unlock()

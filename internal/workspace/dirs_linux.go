@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"carrel/internal/beneath"
 	"carrel/protocol"
 )
 
@@ -87,7 +88,7 @@ func (d *Dirs) open(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("open base directory %s: %w", d.path, err)
 	}
-	closeFD(run)
+	beneath.Close(run)
 	if err := d.sweep(ctx); err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func (d *Dirs) open(ctx context.Context) (err error) {
 // sweep empties tmp/. What cannot be removed (a mount inside) is left, and its
 // uid stays taken.
 func (d *Dirs) sweep(ctx context.Context) error {
-	names, err := readNames(d.tmp)
+	names, err := beneath.ReadNames(d.tmp)
 	if err != nil {
 		return fmt.Errorf("read tmp: %w", err)
 	}
@@ -120,7 +121,7 @@ func (d *Dirs) claimUIDs(ctx context.Context) error {
 	if d.uids == nil {
 		return nil
 	}
-	names, err := readNames(d.users)
+	names, err := beneath.ReadNames(d.users)
 	if err != nil {
 		return fmt.Errorf("read users: %w", err)
 	}
@@ -133,11 +134,11 @@ func (d *Dirs) claimUIDs(ctx context.Context) error {
 }
 
 func (d *Dirs) claimUID(name string) error {
-	fd, err := openDirAt(d.users, name)
+	fd, err := beneath.OpenDir(d.users, name)
 	if err != nil {
 		return err
 	}
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	m, err := readMeta(fd)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -159,12 +160,12 @@ func (d *Dirs) claimLeftover(name string) {
 	if d.uids == nil {
 		return
 	}
-	fd, err := openDirAt(d.tmp, name)
+	fd, err := beneath.OpenDir(d.tmp, name)
 	if err != nil {
 		return
 	}
-	defer closeFD(fd)
-	parts, err := readNames(fd)
+	defer beneath.Close(fd)
+	parts, err := beneath.ReadNames(fd)
 	if err != nil {
 		return
 	}
@@ -203,7 +204,7 @@ func (d *Dirs) Close() error {
 func (d *Dirs) closeAll() {
 	for _, fd := range []int{d.tmp, d.users, d.lock, d.base} {
 		if fd >= 0 {
-			closeFD(fd)
+			beneath.Close(fd)
 		}
 	}
 }

@@ -9,7 +9,7 @@
 //	      meta.json       whose it is; its time of change is that of the last use
 //	      workspace/      0700, the sandbox's own uid
 //	      home/           0700, the sandbox's own uid
-//	  tmp/                directories half made, and directories on their way out
+//	  tmp/                what is half made, and what is on its way out
 //
 // Everything below workspace/ and home/ is written by a stranger. Nothing there
 // is ever named by a path of more than one element: it is reached from the

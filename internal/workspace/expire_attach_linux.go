@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"carrel/internal/beneath"
 	"carrel/protocol"
 )
 
@@ -45,17 +46,17 @@ func (d *Dirs) expireAttachments(ctx context.Context, userID string, ttl time.Du
 		return 0, err
 	}
 	defer d.give(name, s)
-	fd, err := openDirAt(d.users, name)
+	fd, err := beneath.OpenDir(d.users, name)
 	if err != nil {
 		return 0, ignoreMissing(err)
 	}
 	dir := &Dir{UserID: userID, Path: filepath.Join(d.path, "users", name), dirs: d, name: name, fd: fd}
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	place, err := dir.attachments(false)
 	if err != nil {
 		return 0, ignoreMissing(err)
 	}
-	defer closeFD(place)
+	defer beneath.Close(place)
 	old, err := d.oldAttachments(place, ttl)
 	if err != nil || len(old) == 0 {
 		return 0, err
@@ -88,7 +89,7 @@ func (d *Dirs) expireAttachments(ctx context.Context, userID string, ttl time.Du
 // oldAttachments names what has lain there for too long. What a sandbox has put
 // there goes by the same times; a directory stays, for it is none of ours.
 func (d *Dirs) oldAttachments(place int, ttl time.Duration) (old []string, err error) {
-	names, err := readNames(place)
+	names, err := beneath.ReadNames(place)
 	if err != nil {
 		return nil, err
 	}

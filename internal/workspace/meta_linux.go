@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"carrel/internal/beneath"
 	"carrel/protocol"
 )
 
@@ -36,7 +37,7 @@ func writeMeta(dir int, m meta) error {
 		return fmt.Errorf("encode %s: %w", metaFile, err)
 	}
 	const temporary = metaFile + ".new"
-	fd, err := openAt(dir, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
+	fd, err := beneath.Open(dir, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("make %s: %w", metaFile, err)
 	}
@@ -70,7 +71,7 @@ func touchMeta(dir int, at time.Time) error {
 // readMeta reads meta.json of the user's directory dir. What is there and is
 // not what the daemon wrote is a conflict.
 func readMeta(dir int) (meta, error) {
-	fd, err := openAt(dir, metaFile, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	fd, err := beneath.Open(dir, metaFile, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return meta{}, protocol.Errorf(protocol.CodeConflict, "open %s: %w", metaFile, err)
 	}

@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"carrel/internal/beneath"
 )
 
 // quotaDir makes a directory below CARREL_TEST_QUOTA_DIR, where project quota is
@@ -112,7 +114,7 @@ func leave(name string, project uint32, disinherit bool) error {
 	if err != nil {
 		return err
 	}
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	attr, err := getAttr(fd)
 	if err != nil {
 		return err
@@ -232,7 +234,7 @@ func TestSandboxCannotLeaveItsProject(t *testing.T) {
 			must(t, err)
 			attr, err := getAttr(fd)
 			must(t, err)
-			closeFD(fd)
+			beneath.Close(fd)
 			if attr.project != uint32(dir.UID) || (name != "file" && attr.flags&flagProjInherit == 0) {
 				t.Errorf("%s (%s): now %s is in project %d, flags %#x", command, said, name, attr.project, attr.flags)
 			}
@@ -274,7 +276,7 @@ func TestDirectoryFromBeforeTheQuotaIsTakenIn(t *testing.T) {
 	}
 	fd, err := unix.Open(victim, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	must(t, err)
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	if attr, err := getAttr(fd); err != nil || attr.project != 0 {
 		t.Errorf("where a link leads, the project is %d, %v", attr.project, err)
 	}

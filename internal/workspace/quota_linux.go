@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"carrel/internal/beneath"
 )
 
 // A hard quota is a project quota of ext4 or xfs: files carry a project's number,
@@ -42,7 +44,7 @@ func DetectQuota(baseDir string) Quota {
 	if err != nil {
 		return softQuota(err.Error(), softFix)
 	}
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil {
 		return softQuota(err.Error(), softFix)
@@ -126,7 +128,7 @@ func joinProject(ctx context.Context, dir int, name string, id uint32) error {
 		return err
 	}
 	w := walk{
-		buf: make([]byte, direntBytes), links: make(map[uint64]bool),
+		buf: make([]byte, beneath.BufferBytes), links: make(map[uint64]bool),
 		visit: func(dir int, name string, mode uint32) error { return setProject(dir, name, mode, id) },
 	}
 	if err := w.root(ctx, dir, name); err != nil {
@@ -136,11 +138,11 @@ func joinProject(ctx context.Context, dir int, name string, id uint32) error {
 }
 
 func isInProject(dir int, name string, id uint32) (bool, error) {
-	fd, err := openDirAt(dir, name)
+	fd, err := beneath.OpenDir(dir, name)
 	if err != nil {
 		return false, err
 	}
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	attr, err := getAttr(fd)
 	return attr.project == id && attr.flags&flagProjInherit != 0, err
 }
@@ -152,11 +154,11 @@ func setProject(dir int, name string, mode, id uint32) error {
 	if kind != unix.S_IFREG && kind != unix.S_IFDIR {
 		return nil
 	}
-	fd, err := openAt(dir, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	fd, err := beneath.Open(dir, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return err
 	}
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	attr, err := getAttr(fd)
 	if err != nil {
 		return err
@@ -175,11 +177,11 @@ func (d *Dirs) projectUsage(name string) (bytes int64, ok bool, err error) {
 	if err != nil {
 		return 0, false, err
 	}
-	fd, err := openDirAt(d.users, name)
+	fd, err := beneath.OpenDir(d.users, name)
 	if err != nil {
 		return 0, false, err
 	}
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	id := uint32(m.UID)
 	for _, sub := range []string{subdirWorkspace, subdirHome} {
 		if isIn, err := isInProject(fd, sub, id); !isIn || err != nil {

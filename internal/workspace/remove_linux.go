@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"carrel/internal/beneath"
 	"carrel/protocol"
 )
 
@@ -101,14 +102,14 @@ func (d *Dirs) moveOut(ctx context.Context, name string, before *time.Time) (str
 	}
 
 	trash := "old-" + rand.Text()
-	if err := unix.Mkdirat(d.tmp, trash, ownerOnly); err != nil {
+	if err := unix.Mkdirat(d.tmp, trash, beneath.OwnerOnly); err != nil {
 		return "", fmt.Errorf("make %s: %w", trash, err)
 	}
-	fd, err := openDirAt(d.tmp, trash)
+	fd, err := beneath.OpenDir(d.tmp, trash)
 	if err != nil {
 		return "", fmt.Errorf("open %s: %w", trash, err)
 	}
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	if err := unix.Renameat(d.users, name, fd, "user"); err != nil {
 		_ = unix.Unlinkat(d.tmp, trash, unix.AT_REMOVEDIR)
 		if errors.Is(err, unix.ENOENT) {
@@ -171,12 +172,12 @@ func (d *Dirs) retryLeftovers(ctx context.Context) []error {
 // directories that cannot be read; the others are returned all the same.
 func (d *Dirs) List(ctx context.Context) ([]User, error) {
 	// A descriptor of its own: the place in a directory belongs to the open one.
-	fd, err := openDirAt(d.base, "users")
+	fd, err := beneath.OpenDir(d.base, "users")
 	if err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
-	defer closeFD(fd)
-	names, err := readNames(fd)
+	defer beneath.Close(fd)
+	names, err := beneath.ReadNames(fd)
 	if err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
@@ -210,13 +211,13 @@ func (d *Dirs) inUse(name string) bool {
 // readUser reads meta.json of the directory called name, which must be that of
 // the user it names.
 func (d *Dirs) readUser(name string) (meta, error) {
-	fd, err := openDirAt(d.users, name)
+	fd, err := beneath.OpenDir(d.users, name)
 	if errors.Is(err, unix.ENOENT) {
 		return meta{}, protocol.Errorf(protocol.CodeNotFound, "the user has no directory")
 	} else if err != nil {
 		return meta{}, err
 	}
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	m, err := readMeta(fd)
 	if err != nil {
 		// It may have been moved out and emptied since it was opened.

@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"carrel/internal/beneath"
 )
 
 // maxErrors bounds how many of a tree's errors are told.
@@ -25,7 +27,7 @@ const maxErrors = 8
 //
 //	top/a/b/c    →    top/a  top/1 (was b)    →    top/2 (was c)    →    top
 func removeTree(ctx context.Context, dir int, name string) error {
-	r := &remover{prefix: rand.Text() + "-", buf: make([]byte, direntBytes), inner: make([]byte, direntBytes)}
+	r := &remover{prefix: rand.Text() + "-", buf: make([]byte, beneath.BufferBytes), inner: make([]byte, beneath.BufferBytes)}
 	err := r.drop(dir, name)
 	if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
 		return describe(name, err)
@@ -33,7 +35,7 @@ func removeTree(ctx context.Context, dir int, name string) error {
 	if r.top, err = r.open(dir, name); err != nil {
 		return describe(name, err)
 	}
-	defer closeFD(r.top)
+	defer beneath.Close(r.top)
 	for {
 		before := r.progress
 		isEmpty, err := r.pass(ctx)
@@ -67,7 +69,7 @@ func (r *remover) pass(ctx context.Context) (isEmpty bool, err error) {
 	}
 	isEmpty = true
 	for {
-		entries, done, err := readEntries(r.top, r.buf)
+		entries, done, err := beneath.ReadEntries(r.top, r.buf)
 		if err != nil {
 			return false, fmt.Errorf("read directory: %w", err)
 		}
@@ -76,7 +78,7 @@ func (r *remover) pass(ctx context.Context) (isEmpty bool, err error) {
 		}
 		for _, e := range entries {
 			isEmpty = false
-			if err := r.remove(ctx, e.name); err != nil {
+			if err := r.remove(ctx, e.Name); err != nil {
 				return false, err
 			}
 		}
@@ -99,9 +101,9 @@ func (r *remover) remove(ctx context.Context, name string) error {
 		r.note(name, err)
 		return nil
 	}
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	for {
-		entries, done, err := readEntries(fd, r.inner)
+		entries, done, err := beneath.ReadEntries(fd, r.inner)
 		if err != nil {
 			r.note(name, err)
 			return nil
@@ -113,11 +115,11 @@ func (r *remover) remove(ctx context.Context, name string) error {
 			if ctx.Err() != nil {
 				return fmt.Errorf("remove: %w", context.Cause(ctx))
 			}
-			err := r.drop(fd, e.name)
+			err := r.drop(fd, e.Name)
 			if isNotEmpty(err) {
-				err = r.moveUp(fd, e.name)
+				err = r.moveUp(fd, e.Name)
 			}
-			r.note(e.name, err)
+			r.note(e.Name, err)
 		}
 	}
 	if err := r.drop(r.top, name); !isNotEmpty(err) { // else what is in it was noted, or the next pass sees it
@@ -188,7 +190,7 @@ func (r *remover) moveUp(dir int, name string) error {
 	if errors.Is(err, unix.EACCES) {
 		// A directory that moves has its ".." rewritten, which takes write
 		// permission on it from anybody but root.
-		if _, errGrant := grantOwner(dir, name); errGrant == nil {
+		if _, errGrant := beneath.GrantOwner(dir, name); errGrant == nil {
 			err = unix.Renameat(dir, name, r.top, to)
 		}
 	}
@@ -201,18 +203,18 @@ func (r *remover) moveUp(dir int, name string) error {
 // open opens a directory to be emptied, whatever mode its owner gave it. That
 // nothing forbids it to all (see clearFlags), the drop before it has seen to.
 func (r *remover) open(dir int, name string) (int, error) {
-	fd, err := openDirAt(dir, name)
+	fd, err := beneath.OpenDir(dir, name)
 	if errors.Is(err, unix.EACCES) {
-		if _, errGrant := grantOwner(dir, name); errGrant == nil {
-			fd, err = openDirAt(dir, name)
+		if _, errGrant := beneath.GrantOwner(dir, name); errGrant == nil {
+			fd, err = beneath.OpenDir(dir, name)
 		}
 	}
 	if err != nil {
 		return -1, err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err == nil && st.Mode&ownerOnly != ownerOnly && int(st.Uid) == os.Geteuid() {
-		_ = unix.Fchmod(fd, st.Mode&0o7777|ownerOnly) // where it did not help, unlink says so
+	if err := unix.Fstat(fd, &st); err == nil && st.Mode&beneath.OwnerOnly != beneath.OwnerOnly && int(st.Uid) == os.Geteuid() {
+		_ = unix.Fchmod(fd, st.Mode&0o7777|beneath.OwnerOnly) // where it did not help, unlink says so
 	}
 	return fd, nil
 }
@@ -228,11 +230,11 @@ func clearFlagsAt(dir int, name string) bool {
 	if kind := st.Mode & unix.S_IFMT; kind != unix.S_IFREG && kind != unix.S_IFDIR {
 		return false
 	}
-	fd, err := openAt(dir, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	fd, err := beneath.Open(dir, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return false
 	}
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	return clearFlags(fd)
 }
 

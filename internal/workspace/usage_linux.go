@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"carrel/internal/beneath"
 	"carrel/protocol"
 )
 
@@ -43,15 +44,15 @@ func (d *Dirs) DiskUsage(ctx context.Context, userID string) (int64, error) {
 			return bytes, err
 		}
 	}
-	fd, err := openDirAt(d.users, name)
+	fd, err := beneath.OpenDir(d.users, name)
 	if errors.Is(err, unix.ENOENT) {
 		return 0, protocol.Errorf(protocol.CodeNotFound, "the user has no directory")
 	} else if err != nil {
 		return 0, fmt.Errorf("count %s: %w", name, err)
 	}
-	defer closeFD(fd)
+	defer beneath.Close(fd)
 	for range walkAttempts {
-		w := walk{buf: make([]byte, direntBytes), links: make(map[uint64]bool)}
+		w := walk{buf: make([]byte, beneath.BufferBytes), links: make(map[uint64]bool)}
 		err = errors.Join(w.root(ctx, fd, subdirWorkspace), w.root(ctx, fd, subdirHome))
 		if err == nil {
 			return w.bytes, nil
@@ -111,7 +112,7 @@ func (w *walk) root(ctx context.Context, dir int, name string) error {
 		if err := w.leave(); err != nil {
 			for _, f := range w.stack {
 				if f.fd >= 0 {
-					closeFD(f.fd)
+					beneath.Close(f.fd)
 				}
 			}
 			w.stack = nil
@@ -132,7 +133,7 @@ func (w *walk) read(ctx context.Context) (isDeeper bool, err error) {
 		return false, err
 	}
 	for {
-		entries, done, err := readEntries(f.fd, w.buf)
+		entries, done, err := beneath.ReadEntries(f.fd, w.buf)
 		if done || err != nil {
 			return false, err
 		}
@@ -140,9 +141,9 @@ func (w *walk) read(ctx context.Context) (isDeeper bool, err error) {
 			if ctx.Err() != nil {
 				return false, context.Cause(ctx)
 			}
-			f.next = e.next
+			f.next = e.Next
 			var st unix.Stat_t
-			if err := unix.Fstatat(f.fd, e.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			if err := unix.Fstatat(f.fd, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 				if errors.Is(err, unix.ENOENT) {
 					continue
 				}
@@ -153,14 +154,14 @@ func (w *walk) read(ctx context.Context) (isDeeper bool, err error) {
 			}
 			w.count(&st)
 			if w.visit != nil {
-				if err := w.visit(f.fd, e.name, st.Mode); err != nil {
-					return false, fmt.Errorf("%q: %w", e.name, err)
+				if err := w.visit(f.fd, e.Name, st.Mode); err != nil {
+					return false, fmt.Errorf("%q: %w", e.Name, err)
 				}
 			}
 			if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 				continue
 			}
-			switch err := w.enter(f.fd, e.name); {
+			switch err := w.enter(f.fd, e.Name); {
 			case err == nil:
 				return true, nil
 			case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV):
@@ -190,23 +191,23 @@ func (w *walk) count(st *unix.Stat_t) {
 // enter goes down into the directory name in dir.
 func (w *walk) enter(dir int, name string) error {
 	var f frame
-	fd, err := openDirAt(dir, name)
+	fd, err := beneath.OpenDir(dir, name)
 	var st unix.Stat_t
 	if err == nil {
 		err = unix.Fstat(fd, &st)
 		// Reading takes r, looking at what was read x. Root needs neither, and
 		// then nothing of a mode is touched.
 		if err == nil && st.Mode&0o100 == 0 && unix.Faccessat(fd, ".", unix.X_OK, unix.AT_EACCESS) != nil {
-			closeFD(fd)
+			beneath.Close(fd)
 			err = unix.EACCES
 		}
 	}
 	if errors.Is(err, unix.EACCES) {
-		if f.was, err = grantOwner(dir, name); err != nil {
+		if f.was, err = beneath.GrantOwner(dir, name); err != nil {
 			return err
 		}
 		f.wasClosed = true
-		if fd, err = openDirAt(dir, name); err == nil {
+		if fd, err = beneath.OpenDir(dir, name); err == nil {
 			err = unix.Fstat(fd, &st)
 		}
 	}
@@ -216,7 +217,7 @@ func (w *walk) enter(dir int, name string) error {
 	f.fd, f.ino = fd, st.Ino
 	if len(w.stack) > openLevels {
 		above := &w.stack[len(w.stack)-1]
-		closeFD(above.fd)
+		beneath.Close(above.fd)
 		above.fd = -1
 	}
 	w.stack = append(w.stack, f)
@@ -228,7 +229,7 @@ func (w *walk) enter(dir int, name string) error {
 func (w *walk) leave() error {
 	f := w.stack[len(w.stack)-1]
 	w.stack = w.stack[:len(w.stack)-1]
-	defer closeFD(f.fd)
+	defer beneath.Close(f.fd)
 	if f.wasClosed {
 		_ = unix.Fchmod(f.fd, f.was) // its owner may have been faster, or removed it
 	}
@@ -245,7 +246,7 @@ func (w *walk) leave() error {
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Ino != above.ino || st.Dev != w.dev {
-		closeFD(fd)
+		beneath.Close(fd)
 		return errMoved
 	}
 	above.fd = fd
