@@ -56,6 +56,7 @@ type Orchestrator struct {
 
 	approvals   *approvals
 	transcripts chan struct{} // holds a value for each that is being read
+	commits     sync.Mutex    // see files.Place
 
 	// root is the context of everything that outlives a caller's: runs and pool.
 	root    context.Context

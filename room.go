@@ -51,3 +51,64 @@ func (r *room) take(ctx context.Context, userID string, most int64) (bytes int64
 	}
 	return bytes, free, nil
 }
+
+const (
+	// firstStep and lastStep are how much of the room an upload of unknown length takes
+	// at a time: each time the user's directory is measured, so it takes twice as much
+	// as the last time.
+	firstStep = 1 << 20
+	lastStep  = 64 << 20
+)
+
+// allowance is what one upload may write: it takes its room as it goes. Used by one
+// goroutine.
+type allowance struct {
+	room   *room
+	userID string
+	left   int64 // taken, and not written yet
+	step   int64
+	frees  []func()
+}
+
+func (r *room) allowance(userID string) *allowance {
+	return &allowance{room: r, userID: userID, step: firstStep}
+}
+
+// reserve takes room for all that will be written; CodeDiskQuotaExceeded if there is not
+// so much.
+func (a *allowance) reserve(ctx context.Context, bytes int64) error {
+	if bytes <= 0 {
+		return nil
+	}
+	got, free, err := a.room.take(ctx, a.userID, bytes)
+	if err != nil {
+		return err
+	}
+	a.frees = append(a.frees, free)
+	if a.left += got; got < bytes {
+		return protocol.Errorf(protocol.CodeDiskQuotaExceeded, "the user may have %d bytes more (SANDBOX_DISK_QUOTA)", got)
+	}
+	return nil
+}
+
+// spend is asked before so many bytes are written.
+func (a *allowance) spend(ctx context.Context, bytes int64) error {
+	for a.left < bytes {
+		got, free, err := a.room.take(ctx, a.userID, max(a.step, bytes-a.left))
+		if err != nil {
+			return err
+		}
+		a.frees = append(a.frees, free)
+		a.left += got
+		a.step = min(2*a.step, lastStep)
+	}
+	a.left -= bytes
+	return nil
+}
+
+// free gives the room back: what was written is on disk, or gone.
+func (a *allowance) free() {
+	for _, free := range a.frees {
+		free()
+	}
+}

@@ -47,6 +47,27 @@ func (s service) AddAttachment(ctx context.Context, userID, name, mediaType stri
 	return s.o.AddAttachment(ctx, userID, name, mediaType, body)
 }
 
+func (s service) OpenFile(ctx context.Context, userID, path string) (httpapi.OpenFile, error) {
+	file, err := s.o.OpenFile(ctx, userID, path)
+	if err != nil {
+		return nil, err // and no nil pointer in an interface
+	}
+	return file, nil
+}
+
+func (s service) PutFile(ctx context.Context, userID string, u httpapi.FileUpload) (httpapi.StoredFile, error) {
+	stored, err := s.o.PutFile(ctx, userID, FileUpload(u))
+	return httpapi.StoredFile(stored), err
+}
+
+func (s service) UnpackFiles(ctx context.Context, userID string, u httpapi.FileUpload) (protocol.UnpackResult, error) {
+	return s.o.UnpackFiles(ctx, userID, FileUpload(u))
+}
+
+func (s service) DeleteFile(ctx context.Context, userID, path string, when func(etag string) error) error {
+	return s.o.DeleteFile(ctx, userID, path, when)
+}
+
 func (s service) ListSessions(ctx context.Context, userID string) (protocol.SessionList, error) {
 	return s.o.ListSessions(ctx, userID)
 }

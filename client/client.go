@@ -89,6 +89,8 @@ func newHTTPClient() *http.Client {
 			TLSHandshakeTimeout: 10 * time.Second,
 			IdleConnTimeout:     90 * time.Second,
 			MaxIdleConnsPerHost: 16,
+			// How long an upload waits to be asked for; then it is sent all the same.
+			ExpectContinueTimeout: 5 * time.Second,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -167,6 +169,9 @@ type call struct {
 	path   string // escaped
 	header http.Header
 	body   any // marshaled; nil: none
+	// stream is a body instead, of so many bytes; negative: nobody knows.
+	stream io.Reader
+	bytes  int64
 }
 
 // call makes a request and decodes its JSON answer into out.
@@ -200,9 +205,17 @@ func (c *Client) send(ctx context.Context, what call) (*http.Response, error) {
 		}
 		body = bytes.NewReader(encoded)
 	}
+	if what.stream != nil {
+		body = io.NopCloser(what.stream) // it stays its owner's to close
+	}
 	req, err := http.NewRequestWithContext(ctx, what.method, c.base+what.path, body)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", what.method, what.path, err)
+	}
+	if what.stream != nil {
+		if req.ContentLength = what.bytes; what.bytes == 0 {
+			req.Body = http.NoBody // else 0 means that nobody knows
+		}
 	}
 	req.Header.Set("Accept", "application/json")
 	if body != nil {

@@ -167,6 +167,12 @@ var rooms = []room{
 		why:     "users' directories, whatever runs in them",
 	},
 	{
+		path:    "internal/files",
+		rooms:   []string{"internal/beneath", "protocol"},
+		foreign: []string{"golang.org/x/sys/unix"},
+		why:     "files in and out of a tree that a sandbox owns: it is handed descriptors, and knows neither users nor quotas",
+	},
+	{
 		path:  "internal/broker",
 		rooms: []string{"internal/door", "internal/exact", "internal/store", "protocol"},
 		why:   "the only room with keys: the less it links, the fewer can leak them",
@@ -198,7 +204,7 @@ var rooms = []room{
 	{
 		path: ".",
 		rooms: []string{
-			"internal/agent/session", "internal/broker", "internal/cgroup", "internal/engine", "internal/engine/local", "internal/hook", "internal/hook/webhook", "internal/httpapi",
+			"internal/agent/session", "internal/broker", "internal/cgroup", "internal/engine", "internal/engine/local", "internal/files", "internal/hook", "internal/hook/webhook", "internal/httpapi",
 			"internal/jail", "internal/keyring", "internal/memory", "internal/pool", "internal/spelling", "internal/store", "internal/workspace", "protocol",
 		},
 		foreign: []string{"github.com/caarlos0/env/v11", "github.com/oklog/ulid/v2", "github.com/prometheus/client_golang", "golang.org/x/sync", "golang.org/x/sys/unix"},

@@ -44,7 +44,7 @@ func (a *api) attach(w http.ResponseWriter, r *http.Request) error {
 	}
 	info, err := a.service.AddAttachment(r.Context(), user, name, mediaType, body)
 	if err != nil {
-		return fmt.Errorf("attach: %w", uploadError(err))
+		return fmt.Errorf("attach: %w", uploadError(err, "did not arrive within "+uploadTimeout.String()))
 	}
 	return a.writeJSON(w, http.StatusCreated, info)
 }
@@ -68,8 +68,9 @@ func filePart(body io.Reader, boundary string) (*multipart.Part, error) {
 	}
 }
 
-// uploadError gives a body that broke off its code.
-func uploadError(err error) error {
+// uploadError gives a body that broke off its code; late tells what it did if its time
+// ran out.
+func uploadError(err error, late string) error {
 	if _, ok := errors.AsType[*protocol.Error](err); ok {
 		return err
 	}
@@ -81,7 +82,7 @@ func uploadError(err error) error {
 		Timeout() bool
 	}](err); ok && timeout.Timeout() {
 		return &answerError{
-			error:  protocol.Errorf(protocol.CodeInvalidRequest, "body: did not arrive within %s", uploadTimeout),
+			error:  protocol.Errorf(protocol.CodeInvalidRequest, "body: %s", late),
 			status: http.StatusRequestTimeout,
 		}
 	}

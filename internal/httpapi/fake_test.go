@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ type fakeService struct {
 	onExecute func(f *fakeService, run *protocol.Run)
 	onExec    func(ctx context.Context, user string, req protocol.ExecRequest, sink ExecSink) (protocol.ExecResult, error)
 	onEvents  func(ctx context.Context, id string, after int64) (EventReader, error)
+	onOpen    func(path string) (OpenFile, error)
 	readyErr  error
 	failure   error // of every method but Ready
 
@@ -176,6 +178,75 @@ func (f *fakeService) AddAttachment(_ context.Context, userID, name, mediaType s
 	defer f.mu.Unlock()
 	f.users = append(f.users, userID)
 	return protocol.AttachmentInfo{ID: "file_1", Name: name, Type: mediaType, Size: int64(len(content)), SHA256: string(content)}, nil
+}
+
+// fakeFile is one file, or the directory it lies in.
+type fakeFile struct {
+	*strings.Reader
+
+	info protocol.FileInfo
+}
+
+func (f fakeFile) Close() error            { return nil }
+func (f fakeFile) Info() protocol.FileInfo { return f.info }
+func (f fakeFile) ETag() string            { return `"1"` }
+
+func (f fakeFile) List(_ context.Context, cursor string, limit int) (protocol.FileList, error) {
+	return protocol.FileList{Files: []protocol.FileInfo{{Name: cursor, Size: int64(limit)}}}, nil
+}
+
+func (f fakeFile) Archive(_ context.Context, w io.Writer) (int, error) {
+	_, err := io.WriteString(w, "tar")
+	return 3, err
+}
+
+// OpenFile knows the directories "" and "d", and the file "f".
+func (f *fakeService) OpenFile(_ context.Context, userID, path string) (OpenFile, error) {
+	f.saw(userID + ":" + path)
+	if f.onOpen != nil {
+		return f.onOpen(path)
+	}
+	info := protocol.FileInfo{Name: path, Type: protocol.FileRegular, Size: 10, ModifiedAt: fakeTime}
+	switch path {
+	case "", "d":
+		info.Type = protocol.FileDirectory
+	case "f":
+	default:
+		return nil, protocol.Errorf(protocol.CodeNotFound, "no file %q", path)
+	}
+	return fakeFile{strings.NewReader("0123456789"), info}, f.failure
+}
+
+func (f *fakeService) PutFile(_ context.Context, userID string, u FileUpload) (StoredFile, error) {
+	f.saw(fmt.Sprintf("%s:%s %d", userID, u.Path, u.Bytes))
+	etag := ""
+	if u.Path == "f" {
+		etag = `"1"`
+	}
+	if u.When != nil {
+		if err := u.When(etag); err != nil {
+			return StoredFile{}, err
+		}
+	}
+	content, err := io.ReadAll(u.Body)
+	if err != nil {
+		return StoredFile{}, err
+	}
+	return StoredFile{Info: protocol.FileInfo{Name: string(content)}, ETag: `"2"`, Created: etag == ""}, f.failure
+}
+
+func (f *fakeService) UnpackFiles(_ context.Context, userID string, u FileUpload) (protocol.UnpackResult, error) {
+	f.saw(userID + ":tar:" + u.Path)
+	_, err := io.Copy(io.Discard, u.Body)
+	return protocol.UnpackResult{Entries: 2}, err
+}
+
+func (f *fakeService) DeleteFile(_ context.Context, userID, path string, when func(string) error) error {
+	f.saw(userID + ":" + path)
+	if when != nil {
+		return when(`"1"`)
+	}
+	return f.failure
 }
 
 func (f *fakeService) ListSessions(context.Context, string) (protocol.SessionList, error) {

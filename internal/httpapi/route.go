@@ -12,7 +12,7 @@ import (
 // Route is one line of the route table.
 type Route struct {
 	Method  string
-	Pattern string // "{name}" stands for one whole segment
+	Pattern string // "{name}" stands for one whole segment, "{name...}" at the end for all that follow
 	Summary string
 	Query   []string // the query parameters it knows; others are refused
 	Rule    Rule     // who may call it
@@ -29,7 +29,7 @@ type route struct {
 // table lists every route, as in CONTRACT section 3. The rows name no fields, so
 // that one without a rule does not compile.
 func table() []route {
-	const get, post, del = http.MethodGet, http.MethodPost, http.MethodDelete
+	const get, post, put, del = http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete
 	return []route{
 		{Route{post, "/v1/execute", "Start a run", nil, UserInBody}, (*api).execute},
 		{Route{get, "/v1/runs", "List runs, newest first", []string{"user_id", "session_id", "status", "limit", "cursor"}, OwnRuns}, (*api).listRuns},
@@ -39,6 +39,11 @@ func table() []route {
 		{Route{post, "/v1/runs/{run_id}/approvals/{approval_id}", "Allow or deny the use of a tool", nil, RunOwner}, (*api).decide},
 		{Route{post, "/v1/users/{user_id}/exec", "Run one command", nil, UserInPath}, (*api).exec},
 		{Route{post, "/v1/users/{user_id}/attachments", "Store a file for a user's runs", []string{"name"}, UserInPath}, (*api).attach},
+		{Route{get, "/v1/users/{user_id}/files", "List or archive a user's workspace", []string{"limit", "cursor", "archive"}, UserInPath}, (*api).getFile},
+		{Route{put, "/v1/users/{user_id}/files", "Unpack an archive into a user's workspace", []string{"archive"}, UserInPath}, (*api).putFile},
+		{Route{get, "/v1/users/{user_id}/files/{path...}", "Download a file, or list or archive a directory", []string{"limit", "cursor", "archive"}, UserInPath}, (*api).getFile},
+		{Route{put, "/v1/users/{user_id}/files/{path...}", "Store a file, or unpack an archive into a directory", []string{"archive"}, UserInPath}, (*api).putFile},
+		{Route{del, "/v1/users/{user_id}/files/{path...}", "Delete a file, or a directory with all in it", nil, UserInPath}, (*api).deleteFile},
 		{Route{get, "/v1/users/{user_id}/sessions", "List a user's sessions, last used first", nil, UserInPath}, (*api).listSessions},
 		{Route{get, "/v1/users/{user_id}/sessions/{session_id}", "Show a session's transcript", nil, UserInPath}, (*api).showSession},
 		{Route{del, "/v1/users/{user_id}/sessions/{session_id}", "Delete a session", nil, UserInPath}, (*api).deleteSession},
@@ -108,9 +113,20 @@ func match(routes []route, r *http.Request) (route, error) {
 
 type pathValue struct{ name, value string }
 
-// matchPattern compares decoded segments with a pattern, segment by segment.
+// matchPattern compares decoded segments with a pattern, segment by segment. Where the
+// pattern ends with all segments that follow, none of them may hold a slash of its own:
+// as a path they could not be told apart.
 func matchPattern(pattern string, segments []string) ([]pathValue, bool) {
 	wanted := strings.Split(pattern, "/")
+	last := len(wanted) - 1
+	if name, ok := strings.CutSuffix(wanted[last], "...}"); ok && len(segments) > last {
+		rest := segments[last:]
+		if slices.ContainsFunc(rest, func(s string) bool { return strings.Contains(s, "/") }) {
+			return nil, false
+		}
+		values, ok := matchPattern(strings.Join(wanted[:last], "/"), segments[:last])
+		return append(values, pathValue{strings.TrimPrefix(name, "{"), strings.Join(rest, "/")}), ok
+	}
 	if len(wanted) != len(segments) {
 		return nil, false
 	}

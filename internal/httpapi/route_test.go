@@ -26,6 +26,12 @@ func TestEveryRouteIsServed(t *testing.T) {
 		"POST /v1/runs/{run_id}/approvals/{approval_id}": 200,
 		"POST /v1/users/{user_id}/attachments":           201,
 
+		"GET /v1/users/{user_id}/files":              200,
+		"PUT /v1/users/{user_id}/files":              200,
+		"GET /v1/users/{user_id}/files/{path...}":    200,
+		"PUT /v1/users/{user_id}/files/{path...}":    200,
+		"DELETE /v1/users/{user_id}/files/{path...}": 204,
+
 		"GET /v1/users/{user_id}/sessions":                    200,
 		"GET /v1/users/{user_id}/sessions/{session_id}":       200,
 		"DELETE /v1/users/{user_id}/sessions/{session_id}":    204,
@@ -60,7 +66,7 @@ func TestEveryRouteIsServed(t *testing.T) {
 			t.Errorf("%s: not in this test", name)
 		}
 		delete(statuses, name)
-		path := strings.NewReplacer("{run_id}", id, "{user_id}", "u", "{approval_id}", "apr_1", "{session_id}", "s").Replace(route.Pattern)
+		path := strings.NewReplacer("{run_id}", id, "{user_id}", "u", "{approval_id}", "apr_1", "{session_id}", "s", "{path...}", "f").Replace(route.Pattern)
 		w := ask(t, h, route.Method, path, bodies[route.Pattern])
 		if w.Code != want {
 			t.Errorf("%s: status %d, want %d: %s", name, w.Code, want, w.Body)

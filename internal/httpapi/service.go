@@ -82,10 +82,49 @@ type Sandboxes interface {
 // ExecSink takes a piece of output, as ExecStdout or ExecStderr.
 type ExecSink = func(protocol.EventType, protocol.ExecOutput) error
 
-// Files takes users' files in.
+// Files takes users' files in and out. A path is below the user's workspace, elements
+// with a slash between; the empty one is the workspace.
 type Files interface {
+	// OpenFile opens a regular file or a directory, whose use ends with Close.
+	// CodeNotFound if there is none, CodeConflict if it is anything else.
+	OpenFile(ctx context.Context, userID, path string) (OpenFile, error)
+	// PutFile stores a file, whole or not at all.
+	PutFile(ctx context.Context, userID string, u FileUpload) (StoredFile, error)
+	// UnpackFiles unpacks a tar archive below a directory; u.When is not asked.
+	UnpackFiles(ctx context.Context, userID string, u FileUpload) (protocol.UnpackResult, error)
+	// DeleteFile removes a file, or a directory with all in it. when is as in FileUpload.
+	DeleteFile(ctx context.Context, userID, path string, when func(etag string) error) error
 	// AddAttachment stores body as a file for the user's runs, whole or not at all.
 	AddAttachment(ctx context.Context, userID, name, mediaType string, body io.Reader) (protocol.AttachmentInfo, error)
+}
+
+// OpenFile is a file or a directory that is open. Read and Seek are of a file, and
+// promise the size that Info tells: less is io.ErrUnexpectedEOF.
+type OpenFile interface {
+	io.ReadSeekCloser
+	Info() protocol.FileInfo
+	ETag() string
+	// List lists a directory from a cursor on, at most limit names.
+	List(ctx context.Context, cursor string, limit int) (protocol.FileList, error)
+	// Archive writes a directory as a tar archive, and counts what it leaves out.
+	Archive(ctx context.Context, w io.Writer) (omitted int, err error)
+}
+
+// FileUpload is a file, or an archive, on its way in.
+type FileUpload struct {
+	Path  string
+	Body  io.Reader
+	Bytes int64 // how long Body is; negative: nobody knows
+	// When decides by the ETag of what stands at the path, "" for nothing, whether that
+	// may be replaced.
+	When func(etag string) error
+}
+
+// StoredFile is a file that has come in.
+type StoredFile struct {
+	Info    protocol.FileInfo
+	ETag    string // empty where it may be another's by now
+	Created bool
 }
 
 // Sessions shows what agents remember of a user's conversations. A session that is
