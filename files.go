@@ -107,7 +107,7 @@ func (o *Orchestrator) takeIn(ctx context.Context, userID string, u FileUpload, 
 		return err
 	}
 	defer func() { err = errors.Join(err, use.end()) }()
-	return o.staged(use, func(p files.Place) error {
+	return o.staged(use, func(p files.Place) error { //nolint:contextcheck // use has both contexts
 		return take(use.ctx, p, files.Upload{Path: u.Path, Body: u.Body, Spend: room.spend, When: u.When})
 	})
 }
@@ -121,7 +121,7 @@ func (o *Orchestrator) DeleteFile(ctx context.Context, userID, path string, when
 		return err
 	}
 	defer func() { err = errors.Join(err, use.end()) }()
-	return o.staged(use, func(p files.Place) error { return p.Delete(path, when) })
+	return o.staged(use, func(p files.Place) error { return p.Delete(path, when) }) //nolint:contextcheck // the caller may leave
 }
 
 // staged calls do with a stage, which is emptied afterwards.

@@ -47,7 +47,7 @@ if [ -n "${SANDBOX_WORKER_PATH:-}" ]; then
   done
 fi
 [ ! -e "$dir/bin/carrel-attacker" ] || environment+=(CARREL_TEST_ATTACKER="$dir/bin/carrel-attacker")
-for name in LANG GORACE REQUIRE_KERNEL; do
+for name in LANG GORACE REQUIRE_KERNEL CARREL_TEST_UPLOAD_MIB; do
   [ -z "${!name+set}" ] || environment+=("$name=${!name}")
 done
 chmod 0755 "$dir" "$dir"/bin "$dir"/bin/*

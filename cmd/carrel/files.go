@@ -112,6 +112,7 @@ func printFile(w io.Writer, f protocol.FileInfo) error {
 		end = " -> " + oneLine(f.Target)
 	case protocol.FileOther:
 		end = "?"
+	case protocol.FileRegular:
 	}
 	_, err := fmt.Fprintf(w, "%s %12d %s %s%s\n", f.Mode, f.Size, f.ModifiedAt.Format("2006-01-02 15:04"), oneLine(f.Name), end)
 	return err

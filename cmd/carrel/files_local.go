@@ -19,7 +19,7 @@ func (l localFiles) ListFiles(ctx context.Context, userID, path, cursor string) 
 	if err != nil {
 		return protocol.FileList{}, err
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }()
 	if dir.Info().Type != protocol.FileDirectory {
 		return protocol.FileList{}, protocol.Errorf(protocol.CodeConflict, "%q is no directory", path)
 	}

@@ -52,6 +52,9 @@ func etagOf(st *unix.Stat_t) string {
 
 // explain gives an error of the file system its code.
 func explain(path string, err error) error {
+	if _, coded := errors.AsType[*protocol.Error](err); coded {
+		return err
+	}
 	shown := fmt.Sprintf("%.200q", path)
 	switch {
 	case err == nil:
@@ -70,9 +73,6 @@ func explain(path string, err error) error {
 		return protocol.Errorf(protocol.CodeConflict, "%s: the sandbox has a lease on it: %w", shown, err)
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return protocol.Errorf(protocol.CodeDiskQuotaExceeded, "no space is left: %w", err)
-	}
-	if _, coded := errors.AsType[*protocol.Error](err); coded {
-		return err
 	}
 	return fmt.Errorf("%s: %w", shown, err)
 }

@@ -30,7 +30,8 @@ func preconditions(h http.Header) (func(etag string) error, error) {
 	return func(etag string) error {
 		exists := etag != ""
 		// A weak tag is none of ours, and matches nothing.
-		if mustMatch && !(exists && (anyMatch || slices.Contains(match, etag))) {
+		matches := exists && (anyMatch || slices.Contains(match, etag))
+		if mustMatch && !matches {
 			return failed("If-Match: it is another than that, or not there")
 		}
 		if mustNot && exists && (anyNone || slices.Contains(none, etag)) {

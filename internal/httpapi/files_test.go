@@ -185,12 +185,12 @@ func TestUploadMayBeSlowButNotStandStill(t *testing.T) {
 		defer sending.Wait()
 		sending.Go(func() {
 			for range 20 { // ten minutes of a slow line
-				time.Sleep(29 * time.Second)
+				<-time.After(29 * time.Second)
 				if _, err := writer.Write(make([]byte, maxPieceBytes)); err != nil {
 					return
 				}
 			}
-			time.Sleep(31 * time.Second)
+			<-time.After(31 * time.Second)
 			_, _ = writer.Write([]byte{0})
 			_ = writer.Close()
 		})
