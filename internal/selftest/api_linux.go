@@ -65,7 +65,7 @@ func (d *daemon) furnish(ctx context.Context) error {
 		return err
 	}
 	d.bobs.file = file.ID
-	return nil
+	return d.granted(ctx, request{key: d.keys[bob], method: http.MethodPut, path: "/v1/users/bob/files/own", body: "bobs own"})
 }
 
 // decode asks and decodes the answer, which must be one that grants it.
@@ -140,10 +140,16 @@ func keyExchanges() []exchange {
 		}
 	}
 	good := withKey(func(d *daemon) string { return d.keys[ana] })
-	hosted := func(header http.Header) func(context.Context, *daemon) error {
+	hosted := func(method, path, body string, header http.Header) func(context.Context, *daemon) error {
 		return func(ctx context.Context, d *daemon) error {
-			return d.open.granted(ctx, request{method: http.MethodGet, path: "/v1/runs", header: header})
+			return d.open.granted(ctx, request{method: method, path: path, body: body, header: header})
 		}
+	}
+	list := func(header http.Header) func(context.Context, *daemon) error {
+		return hosted(http.MethodGet, "/v1/runs", "", header)
+	}
+	execute := func(header http.Header) func(context.Context, *daemon) error {
+		return hosted(http.MethodPost, "/v1/execute", `{"user_id":"ana","message":"hostile honest"}`, header)
 	}
 	return []exchange{
 		{id: "no-key", title: "come without a key", stoppedBy: []string{ruleKey}, attack: withKey(func(*daemon) string { return "" }), control: good},
@@ -156,8 +162,8 @@ func keyExchanges() []exchange {
 		{id: "idempotency", title: "have the run of another's idempotency key", stoppedBy: []string{"httpapi:idempotency-scope"}, attack: repeatKey(ana), control: repeatKey(bob)},
 		{id: "attachment", title: "name another's attachment in a run of one's own", stoppedBy: []string{ruleOwn}, attack: useFile(ana), control: useFile(bob)},
 		{id: "approval", title: "answer what another is asked", stoppedBy: []string{ruleOwn}, attack: approve(ana), control: approve(bob)},
-		{id: "rebind", title: "come by a name that was bound to loopback (DNS rebinding)", stoppedBy: []string{ruleRebind}, attack: hosted(http.Header{"Host": {"evil.example"}}), control: hosted(nil)},
-		{id: "origin", title: "come from a foreign web page", stoppedBy: []string{ruleRebind}, attack: hosted(http.Header{"Origin": {"https://evil.example"}}), control: hosted(nil)},
+		{id: "rebind", title: "come by a name that was bound to loopback (DNS rebinding)", stoppedBy: []string{ruleRebind}, attack: list(http.Header{"Host": {"evil.example"}}), control: list(nil)},
+		{id: "origin", title: "start a run from a foreign web page", stoppedBy: []string{ruleRebind}, attack: execute(http.Header{"Origin": {"https://evil.example"}}), control: execute(nil)},
 	}
 }
 
