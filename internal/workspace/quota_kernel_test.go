@@ -308,3 +308,42 @@ func TestFullDirectoryIsRemovedAndItsProjectIsEmpty(t *testing.T) {
 		t.Errorf("the new directory takes only %d bytes", got)
 	}
 }
+
+func TestStageIsInTheUsersProjectOnceItJoins(t *testing.T) {
+	d := openDirs(t, quotaOptions(t))
+	dir := openUser(t, d, "ana")
+	stage, err := dir.Stage()
+	must(t, err)
+	at := int(stage.File.Fd())
+	file := filepath.Join(d.Path(), "tmp", stage.name, "file")
+	must(t, os.WriteFile(file, make([]byte, 1<<20), 0o600))
+	before, err := d.DiskUsage(t.Context(), "ana")
+	must(t, err)
+	must(t, stage.Join(t.Context()))
+	// Made afterwards: a link cannot be put into a project.
+	must(t, unix.Symlinkat("file", at, "link"))
+	must(t, unix.Mkdirat(at, "dir", 0o700))
+	place, err := dir.OpenWorkspace()
+	must(t, err)
+	defer func() { _ = place.Close() }()
+	for _, name := range []string{"file", "link", "dir"} {
+		must(t, unix.Renameat(at, name, int(place.Fd()), name))
+	}
+	after, err := d.DiskUsage(t.Context(), "ana")
+	must(t, err)
+	if after < before+1<<20 {
+		t.Errorf("the user has %d bytes, and had %d before", after, before)
+	}
+	must(t, unix.Renameat(int(place.Fd()), "file", at, "gone"))
+	must(t, stage.Close(t.Context()))
+	var left int64
+	for range 1000 { // xfs takes removed files off the account a little later
+		left, err = d.DiskUsage(t.Context(), "ana")
+		must(t, err)
+		if left <= after-1<<20 {
+			return
+		}
+		must(t, unix.Syncfs(d.base))
+	}
+	t.Errorf("after its removal the user has %d bytes", left)
+}
