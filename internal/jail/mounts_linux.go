@@ -21,8 +21,8 @@ const (
 	ownFiles    = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
 	deviceNode  = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 	mountFlags  = unix.MS_NOSUID | unix.MS_NODEV
-	shmShare    = 4       // /dev/shm has 1/4 of /tmp's bytes
-	tmpInodes   = 1 << 16 // an inode costs kernel memory, about 1 KiB
+	shmShare    = 4    // /dev/shm has 1/4 of /tmp's bytes
+	inodeBytes  = 4096 // /tmp has an inode for each of these: it costs kernel memory, about 1 KiB
 	rootOptions = "size=1m,nr_inodes=256,mode=0755"
 	ptsOptions  = "newinstance,ptmxmode=0666,mode=0600,max=64" // all sandboxes share kernel.pty.max
 	filePerm    = 0o644
@@ -133,7 +133,7 @@ func mountTmp(bytes uint64) error {
 }
 
 func tmpfsOptions(bytes uint64) string {
-	return "size=" + strconv.FormatUint(bytes, 10) + ",nr_inodes=" + strconv.Itoa(tmpInodes) + ",mode=" + stickyPerm
+	return "size=" + strconv.FormatUint(bytes, 10) + ",nr_inodes=" + strconv.FormatUint(max(1, bytes/inodeBytes), 10) + ",mode=" + stickyPerm
 }
 
 // mountDev makes the few devices a program expects. The nodes are the host's own

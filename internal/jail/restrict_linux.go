@@ -8,9 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxSignals bounds the queued signals and the timers of a sandbox. The kernel counts
+// them for whoever started it as well, whose own number (some 4,000 a GiB of memory)
+// is one for the host's services and all sandboxes together.
+const maxSignals = 1024
+
 // setLimits sets what counts per process or per user namespace. Hard limits
 // equal soft ones: without a capability nobody can raise them again.
 func setLimits(l Limits) error {
+	var had unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_SIGPENDING, &had); err != nil {
+		return fmt.Errorf("sigpending: %w", err)
+	}
 	limits := []struct {
 		name     string
 		resource int
@@ -22,7 +31,8 @@ func setLimits(l Limits) error {
 		{"fsize", unix.RLIMIT_FSIZE, l.FileBytes},
 		{"memlock", unix.RLIMIT_MEMLOCK, 8 << 20}, // Linux's own default since 5.16
 		{"msgqueue", unix.RLIMIT_MSGQUEUE, 0},     // kernel memory that no other limit counts
-		{"nice", unix.RLIMIT_NICE, 0},             // as everybody has it, unless the daemon was given more
+		{"sigpending", unix.RLIMIT_SIGPENDING, min(maxSignals, had.Max)},
+		{"nice", unix.RLIMIT_NICE, 0}, // as everybody has it, unless the daemon was given more
 		{"rtprio", unix.RLIMIT_RTPRIO, 0},
 	}
 	for _, r := range limits {

@@ -40,6 +40,7 @@ type TrialOptions struct {
 	UserID  string
 	Env     []string
 	Without []string // layers to do without
+	Limits  Limits   // none set = DefaultLimits
 	// Warm starts the sandbox as a warm worker is started and bound: under root
 	// with another host uid than its files have. An ordinary user has one uid.
 	Warm  bool
@@ -115,7 +116,11 @@ func (t *Trial) enter(ctx context.Context, control *Control, o TrialOptions, b B
 		return err
 	}
 	defer mounts.Close()
-	built, err := control.Build(ctx, Plan{Worker: o.Worker, Limits: DefaultLimits(), Without: o.Without}, mounts.Program)
+	limits := o.Limits
+	if limits == (Limits{}) {
+		limits = DefaultLimits()
+	}
+	built, err := control.Build(ctx, Plan{Worker: o.Worker, Limits: limits, Without: o.Without}, mounts.Program)
 	if err != nil {
 		return err
 	}
@@ -135,6 +140,9 @@ func (t *Trial) enter(ctx context.Context, control *Control, o TrialOptions, b B
 func (t *Trial) Dirs() (workspace, home string) {
 	return filepath.Join(t.dir, "workspace"), filepath.Join(t.dir, "home")
 }
+
+// Own gives what lies in the directories to the sandbox's user, where the caller is root.
+func (t *Trial) Own(path string) error { return os.Lchown(path, t.diskUID, hostGID(t.diskUID)) }
 
 // Close kills what is left of the sandbox and removes its directories.
 func (t *Trial) Close() error {
