@@ -46,15 +46,18 @@ func (o *Options) lost() []string {
 // BreaksWithout reports whether nothing that stops this row is left without these
 // layers, or rules ("layer:rule").
 func BreaksWithout(r attack.Row, lost []string) bool {
-	return !slices.ContainsFunc(r.StoppedBy, func(by string) bool {
+	isLost := func(by string) bool {
 		layer, _, _ := strings.Cut(by, ":")
 		switch {
 		case layer == jail.LayerHidepid:
-			return true // without it there is no /proc at all that could show anything
-		case by == attack.RuleInotify:
-			return !slices.Contains(lost, jail.LayerHidepid) // it is set in the sandbox's own /proc
+			return false // without it there is no /proc at all that could show anything
+		case by == attack.RuleInotify, by == attack.RuleFastOpen:
+			return slices.Contains(lost, jail.LayerHidepid) // they are set in the sandbox's own /proc
 		default:
-			return !slices.Contains(lost, layer) && !slices.Contains(lost, by)
+			return slices.Contains(lost, layer) || slices.Contains(lost, by)
 		}
+	}
+	return !slices.ContainsFunc(r.StoppedBy, func(by string) bool {
+		return !slices.ContainsFunc(strings.Split(by, "+"), isLost)
 	})
 }

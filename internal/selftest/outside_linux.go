@@ -11,21 +11,30 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"carrel/internal/jail/attack"
 )
 
 // outside is what the rows go for on the host.
 type outside struct {
-	tcp, abstract net.Listener
-	udp           net.PacketConn
-	echo          sync.WaitGroup
+	tcp, tcp6, abstract net.Listener
+	udp                 net.PacketConn
+	echo                sync.WaitGroup
+	dir                 string // another user's
+	shared              string // name of a file in /dev/shm and of a message queue
+	queue               *os.File
+	memory              []byte // of System V
 }
 
 // listen opens it and completes the target.
-func listen(ctx context.Context, target *attack.Target) (_ *outside, err error) {
+func (s *session) listen(ctx context.Context, target *attack.Target) (_ *outside, err error) {
 	o := &outside{}
 	defer func() {
 		if err != nil {
@@ -37,6 +46,11 @@ func listen(ctx context.Context, target *attack.Target) (_ *outside, err error) 
 	if o.tcp, err = config.Listen(ctx, "tcp4", "127.0.0.1:0"); err != nil {
 		return nil, err
 	}
+	if o.tcp6, err = config.Listen(ctx, "tcp6", "[::1]:0"); err == nil {
+		target.TCP6 = o.tcp6.Addr().(*net.TCPAddr).Port
+	} else {
+		o.tcp6 = nil // a host without IPv6: its row is not applicable
+	}
 	if o.udp, err = config.ListenPacket(ctx, "udp4", "127.0.0.1:0"); err != nil {
 		return nil, err
 	}
@@ -44,6 +58,10 @@ func listen(ctx context.Context, target *attack.Target) (_ *outside, err error) 
 	target.Socket = "carrel-attack-" + strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(target.TCP)
 	if o.abstract, err = config.Listen(ctx, "unix", "@"+target.Socket); err != nil {
 		return nil, err
+	}
+	target.Daemon, target.Sought = os.Getpid(), attack.Backwards(s.secret)
+	if err := o.plant(s.secret, target); err != nil {
+		return nil, fmt.Errorf("plant on the host: %w", err)
 	}
 	o.echo.Go(func() {
 		b := make([]byte, 16)
@@ -58,13 +76,70 @@ func listen(ctx context.Context, target *attack.Target) (_ *outside, err error) 
 	return o, nil
 }
 
+// plant puts the secret where only the host's users may find it. That a kernel or a
+// host lacks one of these places makes its row not applicable.
+func (o *outside) plant(secret string, target *attack.Target) (err error) {
+	if o.dir, err = os.MkdirTemp("", "carrel-neighbour-"); err != nil {
+		return err
+	}
+	file := filepath.Join(o.dir, "secret")
+	if err := errors.Join(os.Chmod(o.dir, 0o755), os.WriteFile(file, []byte(secret), 0o644)); err != nil { //nolint:gosec // only its place protects it
+		return err
+	}
+	target.Neighbour = o.dir
+	if handle, _, err := unix.NameToHandleAt(unix.AT_FDCWD, file, 0); err == nil {
+		target.Handle, target.HandleType = handle.Bytes(), handle.Type()
+	}
+	o.shared = target.Socket
+	if err := os.WriteFile(filepath.Join("/dev/shm", o.shared), []byte(secret), 0o644); err == nil {
+		target.Shared = o.shared
+	}
+	name, err := unix.BytePtrFromString(o.shared)
+	if err != nil {
+		return err
+	}
+	if fd, _, errno := unix.Syscall6(unix.SYS_MQ_OPEN, uintptr(unsafe.Pointer(name)), unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600, 0, 0, 0); errno == 0 {
+		o.queue = os.NewFile(fd, "queue")
+		if err := o.queue.Chmod(0o644); err != nil {
+			return err
+		}
+	}
+	const private = 0 // IPC_PRIVATE
+	id, err := unix.SysvShmGet(private, os.Getpagesize(), unix.IPC_CREAT|0o644)
+	if err != nil {
+		return nil //nolint:nilerr // as said
+	}
+	// Marked as removed at once, it lives as long as it is attached.
+	o.memory, err = unix.SysvShmAttach(id, 0, 0)
+	if _, removing := unix.SysvShmCtl(id, unix.IPC_RMID, nil); removing != nil || err != nil {
+		return errors.Join(err, removing)
+	}
+	copy(o.memory, secret)
+	return nil
+}
+
 func (o *outside) close() {
-	for _, c := range []io.Closer{o.tcp, o.udp, o.abstract} {
+	for _, c := range []io.Closer{o.tcp, o.tcp6, o.udp, o.abstract} {
 		if c != nil {
 			_ = c.Close()
 		}
 	}
 	o.echo.Wait()
+	if o.memory != nil {
+		_ = unix.SysvShmDetach(o.memory)
+	}
+	if o.queue != nil {
+		_ = o.queue.Close()
+		if name, err := unix.BytePtrFromString(o.shared); err == nil {
+			_, _, _ = unix.Syscall(unix.SYS_MQ_UNLINK, uintptr(unsafe.Pointer(name)), 0, 0)
+		}
+	}
+	if o.shared != "" {
+		_ = os.Remove(filepath.Join("/dev/shm", o.shared))
+	}
+	if o.dir != "" {
+		_ = os.RemoveAll(o.dir)
+	}
 }
 
 // controls runs the controls of the rows, each in a process of its own or, by
@@ -78,28 +153,50 @@ func (s *session) controls(ctx context.Context, mode string) (_ map[string]*atta
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	home, program := filepath.Join(dir, "a", "home"), filepath.Join(dir, "program")
 	// Everybody may walk to the set-uid program: a row runs it as nobody.
-	err = errors.Join(os.Chmod(dir, 0o755), os.MkdirAll(home, 0o755), attack.PlantHome(home), //nolint:gosec // as said
-		install(s.Attacker, program, 0o755), plantByRoot(dir, s.Attacker))
+	err = errors.Join(os.Chmod(dir, 0o755), os.MkdirAll(home, 0o755), attack.PlantHome(home, s.secret), //nolint:gosec // as said
+		install(s.Attacker, program, 0o755), s.plantByRoot(dir))
 	if err != nil {
 		return nil, err
 	}
 	target := attack.Target{Home: home, Planted: dir, Program: program}
-	host, err := listen(ctx, &target)
+	host, err := s.listen(ctx, &target)
 	if err != nil {
 		return nil, err
 	}
 	defer host.close()
+	if err := os.Symlink(target.Neighbour, filepath.Join(dir, "neighbour")); err != nil {
+		return nil, err
+	}
 	args := []string{mode}
 	for _, r := range s.Rows {
-		if r.Control != attack.Root || os.Geteuid() == 0 {
-			args = append(args, r.ID)
+		if id := outsideID(r); !slices.Contains(args, id) && (r.Control != attack.Root || os.Geteuid() == 0) {
+			args = append(args, id)
 		}
 	}
 	out, err := s.attackOutside(ctx, target, args)
 	if err != nil {
 		return nil, err
 	}
-	return decodeAll(bytes.NewReader(out))
+	results, err := decodeAll(bytes.NewReader(out))
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range s.Rows {
+		if got := results[outsideID(r)]; got != nil {
+			results[r.ID] = got
+		}
+	}
+	return results, nil
+}
+
+// outsideID names the control of a row: outside there is one tier.
+func outsideID(r attack.Row) string {
+	if id, ok := strings.CutPrefix(r.ID, "worker-"); ok {
+		if _, err := attack.Find(id); err == nil {
+			return id
+		}
+	}
+	return r.ID
 }
 
 func (s *session) attackOutside(ctx context.Context, target attack.Target, args []string) ([]byte, error) {
@@ -108,7 +205,7 @@ func (s *session) attackOutside(ctx context.Context, target attack.Target, args 
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, s.Attacker, args...)
-	cmd.Env = []string{attack.TargetEnv + "=" + string(encoded)}
+	cmd.Env = []string{attack.TargetEnv + "=" + string(encoded), "CARREL_ATTACK_SECRET=" + s.secret}
 	cmd.Stderr = os.Stderr
 	// The row about inherited descriptors needs one to find; it passes through
 	// the attacker only by being no close-on-exec one there as well.

@@ -34,7 +34,7 @@ func Quick(ctx context.Context, o Options) ([]Verdict, error) {
 		}
 		o.Rows = append(o.Rows, r)
 	}
-	s := &session{Options: o, results: make(map[string]*attack.Result)}
+	s := newSession(o)
 	outside, err := s.controls(ctx, attack.ModeRow)
 	if err != nil {
 		return nil, fmt.Errorf("controls outside of a sandbox: %w", err)
@@ -52,12 +52,13 @@ func Quick(ctx context.Context, o Options) ([]Verdict, error) {
 
 // attackAtOnce runs all rows as one command in the tool tier.
 func (s *session) attackAtOnce(ctx context.Context) (_ map[string]*attack.Result, err error) {
-	host, env, err := s.target(ctx)
+	target := attack.InSandbox()
+	host, err := s.listen(ctx, &target)
 	if err != nil {
 		return nil, err
 	}
 	defer host.close()
-	c, err := s.converse(ctx, Cold)
+	c, err := s.converse(ctx, Cold, target)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +71,7 @@ func (s *session) attackAtOnce(ctx context.Context) (_ map[string]*attack.Result
 	for _, r := range s.Rows {
 		argv = append(argv, r.ID)
 	}
-	out, err := c.exec(ctx, map[string]string{attack.TargetEnv: env}, argv...)
+	out, err := c.exec(ctx, target, argv...)
 	if err != nil {
 		return nil, err
 	}

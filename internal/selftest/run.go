@@ -2,6 +2,7 @@ package selftest
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"slices"
@@ -63,7 +64,7 @@ func Run(ctx context.Context, o Options) ([]Verdict, error) {
 	if o.Ways == nil {
 		o.Ways = Ways()
 	}
-	s := &session{Options: o, results: make(map[string]*attack.Result)}
+	s := newSession(o)
 	outside, err := s.controls(ctx, attack.ModeControl)
 	if err != nil {
 		return nil, fmt.Errorf("controls outside of a sandbox: %w", err)
@@ -86,10 +87,15 @@ func Run(ctx context.Context, o Options) ([]Verdict, error) {
 // session is one self-test.
 type session struct {
 	Options
-	tried int
+	secret string // what rows look for
+	tried  int
 	// results are those inside, by row; nil = left none. Of several ways the one
 	// that broke counts.
 	results map[string]*attack.Result
+}
+
+func newSession(o Options) *session {
+	return &session{Options: o, secret: rand.Text() + rand.Text(), results: make(map[string]*attack.Result)}
 }
 
 func (s *session) of(tier attack.Tier) []attack.Row {

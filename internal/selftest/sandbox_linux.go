@@ -1,6 +1,7 @@
 package selftest
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,7 +29,7 @@ type sandbox struct {
 
 // newSandbox starts one with program in carrel-worker's place and everything planted
 // that rows look for.
-func (s *session) newSandbox(ctx context.Context, program string, way Way, env []string) (_ *sandbox, err error) {
+func (s *session) newSandbox(ctx context.Context, program string, way Way, neighbour string, env []string) (_ *sandbox, err error) {
 	b := &sandbox{}
 	defer func() {
 		if err != nil {
@@ -57,13 +59,14 @@ func (s *session) newSandbox(ctx context.Context, program string, way Way, env [
 	defer func() { _ = theirs.Close() }()
 	b.trial, err = jail.NewTrial(ctx, jail.TrialOptions{
 		Worker: program, UserID: userID, Env: append(jail.BaseEnv(userID, nil), env...), Without: s.Without,
-		Warm: way == Warm, Stdio: [3]*os.File{stdin, stdout, os.Stderr}, Broker: theirs,
+		Limits: attack.Limits(), Warm: way == Warm, Stdio: [3]*os.File{stdin, stdout, os.Stderr}, Broker: theirs,
 	})
 	if err != nil {
 		return nil, err
 	}
 	workspace, home := b.trial.Dirs()
-	return b, errors.Join(attack.PlantHome(home), install(s.Attacker, filepath.Join(workspace, "attacker"), 0o755), plantByRoot(workspace, s.Attacker))
+	return b, errors.Join(attack.PlantHome(home, s.secret), install(s.Attacker, filepath.Join(workspace, "attacker"), 0o755),
+		os.Symlink(neighbour, filepath.Join(workspace, "neighbour")), s.plantByRoot(workspace))
 }
 
 // userID is whose sandbox it is.
@@ -93,8 +96,8 @@ type conversation struct {
 	ended  sync.WaitGroup
 }
 
-func (s *session) converse(ctx context.Context, way Way) (*conversation, error) {
-	b, err := s.newSandbox(ctx, s.Worker, way, nil)
+func (s *session) converse(ctx context.Context, way Way, target attack.Target) (*conversation, error) {
+	b, err := s.newSandbox(ctx, s.Worker, way, target.Neighbour, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -111,12 +114,55 @@ func (c *conversation) end() error {
 }
 
 // exec runs one command in the tool tier.
-func (c *conversation) exec(ctx context.Context, env map[string]string, argv ...string) (protocol.ExecResult, error) {
+func (c *conversation) exec(ctx context.Context, target attack.Target, argv ...string) (protocol.ExecResult, error) {
+	encoded, err := json.Marshal(target)
+	if err != nil {
+		return protocol.ExecResult{}, err
+	}
+	return c.command(ctx, protocol.Command{Args: argv}, map[string]string{attack.TargetEnv: string(encoded)})
+}
+
+func (c *conversation) command(ctx context.Context, what protocol.Command, env map[string]string) (protocol.ExecResult, error) {
 	var r protocol.ExecResult
-	err := c.conn.Call(ctx, protocol.MethodExec, protocol.ExecParams{
-		ExecRequest: protocol.ExecRequest{Command: protocol.Command{Args: argv}, Env: env},
-	}, &r)
+	err := c.conn.Call(ctx, protocol.MethodExec, protocol.ExecParams{ExecRequest: protocol.ExecRequest{Command: what, Env: env}}, &r)
 	return r, err
+}
+
+// keepSibling starts a command of another run, unless one is alive: it has the secret
+// in its arguments and its environment. The target is completed. It lives as long as
+// the sandbox, but without Landlock, where it is killed with the next one that ends.
+func (c *conversation) keepSibling(ctx context.Context, secret string, target *attack.Target) error {
+	workspace, _ := c.trial.Dirs()
+	if attack.Answers(workspace) {
+		return nil
+	}
+	for _, name := range []string{attack.Ping, attack.Pong} {
+		path := filepath.Join(workspace, name)
+		if err := unix.Mkfifo(path, 0o600); errors.Is(err, unix.EEXIST) {
+			continue
+		} else if err := errors.Join(err, c.trial.Own(path)); err != nil {
+			return err
+		}
+	}
+	// Both ends are held by that command itself: no opening of one waits.
+	shell := "exec ./attacker " + attack.ModeVictim + " " + secret + " 0<>" + attack.Ping + " 1<>" + attack.Pong
+	pong, err := os.OpenFile(filepath.Join(workspace, attack.Pong), os.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pong.Close() }()
+	c.ended.Go(func() {
+		_, _ = c.command(ctx, protocol.Command{Shell: shell}, map[string]string{"CANARY": secret})
+		_ = pong.SetReadDeadline(time.Unix(1, 0)) // if it ended before it said so
+	})
+	line, err := bufio.NewReader(pong).ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("start another run's command: %w", err)
+	}
+	if _, err := fmt.Sscan(line, &target.Sibling, &target.SiblingHost); err != nil {
+		return fmt.Errorf("start another run's command: %w", err)
+	}
+	return nil
 }
 
 type deaf struct{}
@@ -137,8 +183,9 @@ func install(from, to string, mode os.FileMode) error {
 	return os.Chmod(to, mode)
 }
 
-// plantByRoot plants what only root can: a device node and a set-uid program.
-func plantByRoot(dir, attacker string) error {
+// plantByRoot plants what only root can: a device node, a set-uid program, and a file
+// that nobody else may read.
+func (s *session) plantByRoot(dir string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
@@ -146,5 +193,6 @@ func plantByRoot(dir, attacker string) error {
 	if err := unix.Mknod(device, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); err != nil {
 		return fmt.Errorf("plant a device: %w", err)
 	}
-	return errors.Join(os.Chmod(device, 0o666), install(attacker, filepath.Join(dir, "setuid"), os.ModeSetuid|0o755)) //nolint:gosec // what a row is about
+	return errors.Join(os.Chmod(device, 0o666), install(s.Attacker, filepath.Join(dir, "setuid"), os.ModeSetuid|0o755), //nolint:gosec // what a row is about
+		os.WriteFile(filepath.Join(dir, "foreign"), []byte(s.secret), 0o600))
 }

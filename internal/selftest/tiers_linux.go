@@ -16,7 +16,8 @@ const rowTime = 30 * time.Second
 // attackTools runs each row of the tool tier as a command of its own. A row that
 // ends its whole sandbox has left no result, and the next gets a new sandbox.
 func (s *session) attackTools(ctx context.Context, way Way) (err error) {
-	host, target, err := s.target(ctx)
+	target := attack.InSandbox()
+	host, err := s.listen(ctx, &target)
 	if err != nil {
 		return err
 	}
@@ -29,13 +30,17 @@ func (s *session) attackTools(ctx context.Context, way Way) (err error) {
 	}()
 	for _, r := range s.of(attack.Tool) {
 		if c == nil {
-			if c, err = s.converse(ctx, way); err != nil {
+			if c, err = s.converse(ctx, way, target); err != nil {
 				return err
 			}
 		}
+		if err := c.keepSibling(ctx, s.secret, &target); err != nil {
+			return err
+		}
 		got, err := c.try(ctx, r, target)
 		s.keep(r.ID, got)
-		if err != nil {
+		// What a row that succeeded did to its sandbox, it did to the next row's.
+		if err != nil || got == nil || got.Succeeded {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -49,10 +54,10 @@ func (s *session) attackTools(ctx context.Context, way Way) (err error) {
 }
 
 // try runs one row. An error says that the sandbox is not fit for another.
-func (c *conversation) try(ctx context.Context, r attack.Row, target string) (*attack.Result, error) {
+func (c *conversation) try(ctx context.Context, r attack.Row, target attack.Target) (*attack.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, rowTime)
 	defer cancel()
-	out, err := c.exec(ctx, map[string]string{attack.TargetEnv: target}, "/workspace/attacker", attack.ModeRow, r.ID)
+	out, err := c.exec(ctx, target, "/workspace/attacker", attack.ModeRow, r.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -85,16 +90,21 @@ func (s *session) attackWorker(ctx context.Context, way Way) error {
 }
 
 func (s *session) attackFromWorker(ctx context.Context, way Way, rows []attack.Row) (_ map[string]*attack.Result, err error) {
-	host, target, err := s.target(ctx)
+	target := attack.InSandbox()
+	host, err := s.listen(ctx, &target)
 	if err != nil {
 		return nil, err
 	}
 	defer host.close()
+	encoded, err := json.Marshal(target)
+	if err != nil {
+		return nil, err
+	}
 	ids := make([]string, 0, len(rows))
 	for _, r := range rows {
 		ids = append(ids, r.ID)
 	}
-	b, err := s.newSandbox(ctx, s.Attacker, way, []string{attack.TargetEnv + "=" + target, attack.RowsEnv + "=" + strings.Join(ids, " ")})
+	b, err := s.newSandbox(ctx, s.Attacker, way, target.Neighbour, []string{attack.TargetEnv + "=" + string(encoded), attack.RowsEnv + "=" + strings.Join(ids, " ")})
 	if err != nil {
 		return nil, err
 	}
@@ -109,20 +119,4 @@ func (s *session) attackFromWorker(ctx context.Context, way Way, rows []attack.R
 	// A process that ends in the middle of a result has left none.
 	results, _ := decodeAll(b.out)
 	return results, ctx.Err()
-}
-
-// target opens what rows go for on the host, and gives the whole target as a sandbox
-// sees it, in the form the attacker reads.
-func (s *session) target(ctx context.Context) (*outside, string, error) {
-	target := attack.InSandbox()
-	host, err := listen(ctx, &target)
-	if err != nil {
-		return nil, "", err
-	}
-	encoded, err := json.Marshal(target)
-	if err != nil {
-		host.close()
-		return nil, "", err
-	}
-	return host, string(encoded), nil
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Tier says from where a row attacks.
@@ -44,32 +45,51 @@ type Row struct {
 	Group string
 	Tier  Tier
 	Title string
-	// StoppedBy names what must stop it: a jail.Layer… or "layer:rule". Where
-	// there are several, each alone would do.
+	// StoppedBy names what must stop it: a layer of [Stops] or "layer:rule" where it
+	// has rules. Of several each alone would do; what is joined by a "+" does so only
+	// together.
 	StoppedBy []string
 	Control   Control
 	// Attack returns nil if it succeeded, that is, if the sandbox has a hole. It
 	// is run in a process of its own and need not clean up after itself.
 	Attack func(*Target) error
+
+	toolOnly   bool     // there is no such row of the worker tier
+	toolsAlone []string // of StoppedBy: what only the tool tier has
 }
 
 // Rows is the table.
 func Rows() []Row {
-	rows := slices.Concat(networkRows(), processRows(), procRows(), fileRows(), kernelRows(), terminalRows(), settingRows())
+	rows := slices.Concat(networkRows(), familyRows(), processRows(), procRows(), fileRows(), homeRows(),
+		hostRows(), kernelRows(), namespaceRows(), resourceRows(), terminalRows(), settingRows())
 	for _, r := range rows {
-		if inBothTiers(r) {
-			r.ID, r.Tier = "worker-"+r.ID, Worker
+		if r, ok := ofWorker(r); ok {
 			rows = append(rows, r)
 		}
 	}
 	return append(rows, workerSettingRows()...)
 }
 
-// inBothTiers reports whether a tool row stands for the worker tier as well: all
-// that do not attack the worker itself or what only the tools lack.
-func inBothTiers(r Row) bool {
+// ofWorker makes of a tool row one of the worker tier: of all but those that attack
+// the worker itself, or another run, or what only the tools lack.
+func ofWorker(r Row) (Row, bool) {
 	switch r.Group {
-	case groupNetwork, groupKernel, groupFiles:
+	case groupNetwork, groupKernel, groupFiles, groupHost, groupResources:
+	default:
+		return r, false
+	}
+	if r.toolOnly {
+		return r, false
+	}
+	r.ID, r.Tier = "worker-"+r.ID, Worker
+	r.StoppedBy = slices.DeleteFunc(slices.Clone(r.StoppedBy), func(by string) bool { return slices.Contains(r.toolsAlone, by) })
+	return r, true
+}
+
+// onProcess reports whether a row goes for another process.
+func (r *Row) onProcess() bool {
+	switch r.Group {
+	case groupSecrets, groupProcesses, groupHost, groupFiles:
 		return true
 	}
 	return false
@@ -84,16 +104,15 @@ func Find(id string) (Row, error) {
 	return Row{}, fmt.Errorf("no attack %q", id)
 }
 
-// RuleInotify is a limit of the sandbox's own, which jail sets in its /proc.
-const RuleInotify = "sysctl:max_inotify_instances"
-
 // The groups.
 const (
 	groupNetwork   = "network"
 	groupProcesses = "processes"
 	groupSecrets   = "secrets"
 	groupFiles     = "files"
+	groupHost      = "host"
 	groupKernel    = "kernel surface"
+	groupResources = "resources"
 	groupABI       = "other call ABIs" // may end the process that tries them
 	groupTerminal  = "terminal"
 )
@@ -110,11 +129,17 @@ type Result struct {
 
 // Try runs a row in this process.
 func Try(r Row, t *Target) Result {
-	err := r.Attack(t)
+	var err error
+	if t.PID == 0 && r.onProcess() {
+		err = t.startVictim()
+	}
+	if err == nil {
+		err = r.Attack(t)
+	}
 	if err == nil {
 		return Result{ID: r.ID, Succeeded: true}
 	}
-	return Result{ID: r.ID, Error: err.Error(), Absent: isAbsent(err)}
+	return Result{ID: r.ID, Error: strings.ReplaceAll(err.Error(), "\n", "; "), Absent: isAbsent(err)}
 }
 
 // errStopped is what an attack reports whose failure has no error of its own.

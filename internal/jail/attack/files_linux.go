@@ -2,11 +2,14 @@ package attack
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -31,65 +34,124 @@ func fileRows() []Row {
 		}
 	}
 	const nameless = unix.O_TMPFILE | unix.O_WRONLY // writes a file that never gets a name
-	return []Row{
-		row("home-stat", "learn the worker's home by stat", Plain, func(t *Target) error {
-			_, err := os.Lstat(filepath.Join(t.Home, "secret"))
-			return err
-		}, "sealed /home"),
-		row("home-read", "read a file of the worker's home", Plain, func(t *Target) error {
-			return readsCanary(filepath.Join(t.Home, "secret"))
-		}, "sealed /home", jail.LayerLandlock),
-		row("home-list", "list the worker's home", Plain, func(t *Target) error { return listAny(t.Home) }, "sealed /home", jail.LayerLandlock),
-		row("home-dots", "reach the worker's home by way of one's own root link", Plain, func(t *Target) error {
-			return readsCanary("/proc/self/root/" + t.Home + "/secret")
-		}, "sealed /home", jail.LayerLandlock),
-		row("home-unseal", "give the directory above the worker's home its permissions back", Plain, func(t *Target) error {
-			return unix.Chmod(filepath.Dir(t.Home), 0o755)
-		}, "read-only root"),
-		row("home-create", "write into the worker's home", Plain, func(t *Target) error {
-			return os.WriteFile(filepath.Join(t.Home, "planted"), nil, 0o600)
-		}, "sealed /home", jail.LayerLandlock),
-		row("home-handle", "learn the worker's home by a file handle", Plain, func(t *Target) error {
-			_, _, err := unix.NameToHandleAt(unix.AT_FDCWD, filepath.Join(t.Home, "secret"), 0)
-			return err
-		}, "sealed /home", "seccomp:name_to_handle_at"),
-		row("shadow", "read /etc/shadow", Root, opens("/etc/shadow", unix.O_RDONLY), jail.LayerMount),
+	device := []string{capabilities, jail.LayerUser, ruleFiles}
+	rows := []Row{
+		row("shadow", "read /etc/shadow", Root, opens("/etc/shadow", unix.O_RDONLY), jail.LayerMount, otherUID),
 		row("host-root", "see /root", Plain, exists("/root"), jail.LayerMount),
 		row("host-var", "see /var", Plain, exists("/var"), jail.LayerMount),
 		row("host-sys", "see /sys", Plain, exists("/sys/kernel"), jail.LayerMount),
+		row("host-boot", "see another directory of the host's root", Plain, seeRoot, jail.LayerMount),
 		row("host-machine-id", "see the host's own name", Plain, hostName, jail.LayerUTS),
 		row("old-root", "climb out of the root", Plain, exists("/../../var"), jail.LayerMount),
 		row("device-any", "open a device that no program needs", Plain, openDevice, jail.LayerMount),
 		row("device-kmsg", "open the kernel's log", Root, opens("/dev/kmsg", unix.O_RDONLY), jail.LayerMount),
 		row("device-planted", "open a device node that lies in the workspace", Root, func(t *Target) error {
 			return openFor(filepath.Join(t.Planted, "device"), unix.O_RDONLY)
-		}, "nodev", jail.LayerLandlock),
-		row("setuid-planted", "run a set-uid program that lies in the workspace", Root, runSetuid, "nosuid", jail.LayerNoNewPrivs, jail.LayerUser),
-		row("write-usr", "write into the programs", Root, opens("/usr/bin", nameless), "read-only", jail.LayerLandlock, jail.LayerUser),
-		row("write-etc", "write into /etc", Root, opens("/etc", nameless), "read-only", jail.LayerLandlock),
+		}, mountNoDev),
+		row("device-linked", "open that by a link", Root, func(t *Target) error {
+			link := t.unique("link")
+			return errors.Join(unix.Symlink(filepath.Join(t.Planted, "device"), link), openFor(link, unix.O_RDONLY), unix.Unlink(link))
+		}, mountNoDev),
+		row("foreign-file", "read a file of root's that lies in the workspace", Root, func(t *Target) error {
+			return t.readsSecret(filepath.Join(t.Planted, "foreign"))
+		}, otherUID),
+		row("foreign-chmod", "give such a file other permissions", Root, func(t *Target) error {
+			return unix.Chmod(filepath.Join(t.Planted, "foreign"), 0o600)
+		}, otherUID),
+		row("foreign-chown", "make such a file one's own", Root, func(t *Target) error {
+			return unix.Lchown(filepath.Join(t.Planted, "foreign"), os.Getuid(), -1)
+		}, otherUID),
+		row("chown-away", "give a file of one's own to another", Root, func(t *Target) error {
+			path := t.unique("own")
+			return errors.Join(os.WriteFile(path, nil, 0o600), unix.Chown(path, strangerID, -1), os.Remove(path))
+		}, capabilities),
+		row("file-capability", "give a program capabilities", Root, func(t *Target) error {
+			path := t.unique("program")
+			// struct vfs_cap_data, version 2, with CAP_SYS_ADMIN.
+			value := []byte{1, 0, 0, 2, 0, 0, 0x20, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+			return errors.Join(os.WriteFile(path, nil, 0o700), unix.Setxattr(path, "security.capability", value, 0), os.Remove(path)) //nolint:gosec // a program
+		}, capabilities),
+		row("setuid-planted", "run a set-uid program that lies in the workspace", Root, runSetuid, mountNoSUID, jail.LayerNoNewPrivs, jail.LayerUser),
+		row("write-usr", "write into the programs", Root, opens("/usr/bin", nameless), mountRO, ruleFiles, otherUID),
+		row("write-etc", "write into /etc", Root, opens("/etc", nameless), mountRO, ruleFiles),
 		row("write-root", "make a directory in the root", Root, func(*Target) error {
 			const dir = "/carrel-attack"
 			return errors.Join(unix.Mkdir(dir, 0o700), unix.Rmdir(dir))
-		}, "read-only root", jail.LayerLandlock),
-		row("write-dev", "make a file in /dev", Root, opens("/dev", nameless), "read-only root"),
+		}, mountRO, ruleFiles),
+		row("write-dev", "make a file in /dev", Root, opens("/dev", nameless), mountRO, ruleFiles),
+		row("touch-root", "change the times of the root", Root, func(*Target) error { return unix.Utimes("/", nil) }, mountRO),
 		row("write-program", "overwrite the worker's program", Plain, func(t *Target) error {
-			// Busy means that only its running stands in the way.
-			if err := openFor(t.Program, unix.O_WRONLY); !errors.Is(err, unix.ETXTBSY) {
-				return err
-			}
-			return nil
-		}, "read-only", jail.LayerLandlock, jail.LayerUser),
+			return overwrites(t.Program)
+		}, mountRO, ruleFiles),
+		row("write-program-by-proc", "overwrite the worker's program by /proc", Plain, func(t *Target) error {
+			return overwrites(fmt.Sprintf("/proc/%d/exe", t.PID))
+		}, mountRO, ruleFiles),
 		row("chmod-program", "change the mode of the worker's program", Plain, func(t *Target) error {
 			return unix.Chmod(t.Program, 0o755)
-		}, "read-only", jail.LayerUser),
-		row("mknod-char", "make a character device", Root, mknod(unix.S_IFCHR, 1, 3), "seccomp:mknod", jail.LayerUser, jail.LayerLandlock),
-		row("mknod-block", "make a block device", Root, mknod(unix.S_IFBLK, 254, 0), "seccomp:mknod", jail.LayerUser, jail.LayerLandlock),
-		row("mknod-whiteout", "make the one device anybody may make", Plain, mknod(unix.S_IFCHR, 0, 0), "seccomp:mknod", jail.LayerLandlock),
-		row("fanotify", "watch a whole file system", Plain, func(*Target) error {
-			_, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_REPORT_FID|unix.FAN_CLOEXEC, unix.O_RDONLY)
-			return err
-		}, "seccomp:fanotify_init"),
+		}, mountRO),
+		row("touch-program", "change the times of the worker's program", Plain, func(t *Target) error {
+			return unix.Utimes(t.Program, nil)
+		}, mountRO),
+		row("mknod-whiteout", "make the one device anybody may make", Plain, mknod(unix.S_IFCHR, 0, 0), seccompRule("mknodat"), ruleFiles),
 	}
+	for name, make := range map[string]func(kind, major, minor uint32) func(*Target) error{"mknod": mknodOld, "mknodat": mknod} {
+		by := append([]string{seccompRule(name)}, device...)
+		rows = append(rows,
+			row(name+"-char", name+": make a character device", Root, make(unix.S_IFCHR, 1, 3), by...),
+			row(name+"-block", name+": make a block device", Root, make(unix.S_IFBLK, 254, 0), by...))
+	}
+	return append(rows, procFileRows()...)
+}
+
+// strangerID is a uid that nobody in a sandbox has.
+const strangerID = 1
+
+// unique is a path that nothing lies at, in the one directory that sandboxes share
+// with controls.
+func (t *Target) unique(name string) string {
+	return filepath.Join(t.Planted, fmt.Sprintf("%s-%d", name, os.Getpid()))
+}
+
+// overwrites reports whether a program may be written. Busy means that only its
+// running stands in the way.
+func overwrites(path string) error {
+	if err := openFor(path, unix.O_WRONLY); !errors.Is(err, unix.ETXTBSY) {
+		return err
+	}
+	return nil
+}
+
+// reads reports whether the secret stands in an open file.
+func (t *Target) reads(f *os.File) error {
+	const enough = 8 << 20
+	content, err := io.ReadAll(io.LimitReader(f, enough))
+	switch {
+	case t.holds(content):
+		return nil
+	case err != nil:
+		return err
+	}
+	return errStopped
+}
+
+// readsSecret does not wait for anything that stands in a file's place.
+func (t *Target) readsSecret(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	return t.reads(f)
+}
+
+// seeRoot looks for a directory that every Linux has and no sandbox does.
+func seeRoot(*Target) error {
+	for _, name := range []string{"/boot", "/opt", "/srv", "/mnt", "/media"} {
+		if _, err := os.Lstat(name); err == nil {
+			return nil
+		}
+	}
+	return unix.ENOENT
 }
 
 // openDevice tries every node of /dev but those that each sandbox has.
@@ -142,10 +204,25 @@ func hostName(*Target) error {
 }
 
 func mknod(kind, major, minor uint32) func(*Target) error {
-	return func(*Target) error {
-		path := filepath.Join("/tmp", "carrel-attack-"+strconv.Itoa(os.Getpid()))
-		if err := unix.Mknod(path, kind|0o600, int(unix.Mkdev(major, minor))); err != nil {
+	return func(t *Target) error {
+		path := t.unique("node")
+		if err := unix.Mknodat(unix.AT_FDCWD, path, kind|0o600, int(unix.Mkdev(major, minor))); err != nil {
 			return err
+		}
+		return unix.Unlink(path)
+	}
+}
+
+func mknodOld(kind, major, minor uint32) func(*Target) error {
+	return func(t *Target) error {
+		path := t.unique("node")
+		name, err := unix.BytePtrFromString(path)
+		if err != nil {
+			return err
+		}
+		_, _, errno := unix.Syscall(unix.SYS_MKNOD, uintptr(unsafe.Pointer(name)), uintptr(kind|0o600), uintptr(unix.Mkdev(major, minor)))
+		if errno != 0 {
+			return errno
 		}
 		return unix.Unlink(path)
 	}

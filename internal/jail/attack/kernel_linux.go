@@ -2,9 +2,8 @@ package attack
 
 import (
 	"errors"
-	"os"
+	"fmt"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +21,24 @@ func call(number uintptr, a ...uintptr) func(*Target) error {
 		copy(args[:], a)
 		_, _, errno := unix.Syscall6(number, args[0], args[1], args[2], args[3], args[4], args[5])
 		return reached(errno)
+	}
+}
+
+// needsResource is an attack whose control needs CAP_SYS_RESOURCE, which some roots
+// lack, as that of a container.
+func needsResource(attack func(*Target) error) func(*Target) error {
+	return func(t *Target) error {
+		if !t.inSandbox() {
+			header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			var sets [2]unix.CapUserData
+			if err := unix.Capget(&header, &sets[0]); err != nil {
+				return err
+			}
+			if sets[0].Effective&(1<<unix.CAP_SYS_RESOURCE) == 0 {
+				return fmt.Errorf("root has no CAP_SYS_RESOURCE here: %w", unix.ENODEV)
+			}
+		}
+		return attack(t)
 	}
 }
 
@@ -47,131 +64,76 @@ func traceMe(t *Target) error {
 // nowhere is an address that holds nothing.
 const nowhere = 8
 
+// cwd is AT_FDCWD.
+const cwd = ^uintptr(99)
+
+// kernelRows go by calls that a sandbox has no use for. Where the kernel looks at the
+// arguments first, the attack is that it gets to see them.
 func kernelRows() []Row {
 	row := func(id, title string, c Control, attack func(*Target) error, by ...string) Row {
-		if len(by) == 0 {
-			by = []string{"seccomp:" + id}
-		}
 		return Row{ID: id, Group: groupKernel, Tier: Tool, Title: title, StoppedBy: by, Control: c, Attack: attack}
 	}
-	cwd := ^uintptr(99) // AT_FDCWD, -100
+	in := func(ids string, more ...string) []string { return append([]string{seccompRule(ids)}, more...) }
 	rows := []Row{
-		row("mount", "mount a tmpfs", Fresh, func(*Target) error { return unix.Mount("tmpfs", "/tmp", "tmpfs", 0, "") },
-			"seccomp:mount", jail.LayerUser, jail.LayerLandlock),
-		row("remount", "make the root writable again", Fresh, func(*Target) error {
-			return unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND, "")
-		}, "seccomp:mount", jail.LayerUser, jail.LayerLandlock),
-		row("umount", "unmount", Fresh, call(unix.SYS_UMOUNT2, nowhere, 0)),
-		row("open_tree", "copy a mount", Fresh, func(*Target) error {
-			_, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+		row("keyctl", "look into the kernel's keyrings", Plain, call(unix.SYS_KEYCTL, 99), in("keyctl")...),
+		row("add_key", "put a key into a keyring", Plain, call(unix.SYS_ADD_KEY, nowhere, nowhere, 0, 0, 0), in("add_key")...),
+		row("request_key", "ask the host for a key", Plain, call(unix.SYS_REQUEST_KEY, nowhere, nowhere, 0, 0), in("request_key")...),
+		row("bpf", "load a program into the kernel", Plain, call(unix.SYS_BPF, 0, nowhere, 8), in("bpf")...),
+		row("userfaultfd", "handle page faults", Plain, call(unix.SYS_USERFAULTFD, 1 /* UFFD_USER_MODE_ONLY */), in("userfaultfd")...),
+		row("userfaultfd-device", "handle page faults, by the device", Root, func(*Target) error {
+			return openFor("/dev/userfaultfd", unix.O_RDWR)
+		}, jail.LayerMount),
+		row("io_uring", "work past every filter", Plain, call(unix.SYS_IO_URING_SETUP, 1, nowhere), in("io_uring_setup")...),
+		row("io_uring-enter", "work past every filter, by a ring of somebody's", Plain, call(unix.SYS_IO_URING_ENTER, ^uintptr(0), 0, 0, 0, 0, 0), in("io_uring_enter")...),
+		row("io_uring-register", "give files to a ring", Plain, call(unix.SYS_IO_URING_REGISTER, ^uintptr(0), 0, 0, 0), in("io_uring_register")...),
+		row("aio", "work in the background", Plain, call(unix.SYS_IO_SETUP, 1, nowhere), in("io_setup")...),
+		row("perf", "measure other programs", Plain, call(unix.SYS_PERF_EVENT_OPEN, nowhere, 0, ^uintptr(0), ^uintptr(0), 0), in("perf_event_open")...),
+		row("quotactl", "set quotas", Plain, call(unix.SYS_QUOTACTL, 0x800001<<8 /* Q_SYNC, USRQUOTA */, 0, 0, 0), in("quotactl")...),
+		row("quotactl-fd", "set quotas by a descriptor", Plain, call(unix.SYS_QUOTACTL_FD, ^uintptr(0), 0, 0, 0), in("quotactl_fd")...),
+		row("personality", "switch address randomization off", Plain, call(unix.SYS_PERSONALITY, 0x0040000 /* ADDR_NO_RANDOMIZE */), in("personality")...),
+		row("personality-exec", "make everything that is readable executable", Plain, call(unix.SYS_PERSONALITY, 0x0400000 /* READ_IMPLIES_EXEC */), in("personality")...),
+		row("personality-layout", "take the old layout of addresses", Plain, call(unix.SYS_PERSONALITY, 0x0200000 /* ADDR_COMPAT_LAYOUT */), in("personality")...),
+		row("personality-linux32", "be a 32-bit program", Plain, call(unix.SYS_PERSONALITY, 8 /* PER_LINUX32 */), in("personality")...),
+		row("ptrace-me", "ask to be traced", Plain, traceMe, in("ptrace")...),
+		row("modify_ldt", "change the descriptor table", Plain, call(unix.SYS_MODIFY_LDT, 0, nowhere, 0), in("modify_ldt")...),
+		row("iopl", "ask for the processor's interrupts", Plain, call(unix.SYS_IOPL, 0), in("iopl")...),
+		row("ioperm", "ask for the processor's ports", Root, call(unix.SYS_IOPERM, 0x80, 1, 1), in("ioperm", capabilities, jail.LayerUser)...),
+		row("syslog", "read the kernel's log", Root, call(unix.SYS_SYSLOG, 10 /* SYSLOG_ACTION_SIZE_BUFFER */), in("syslog", capabilities, jail.LayerUser)...),
+		row("kexec", "load another kernel", Root, call(unix.SYS_KEXEC_LOAD, 0, 0, 0, 1<<30), in("kexec_load", capabilities, jail.LayerUser)...),
+		row("kexec-file", "load another kernel from a file", Root, call(unix.SYS_KEXEC_FILE_LOAD, ^uintptr(0), ^uintptr(0), 0, 0, 1<<30), in("kexec_file_load", capabilities, jail.LayerUser)...),
+		row("init_module", "load a module", Root, call(unix.SYS_INIT_MODULE, nowhere, 0, nowhere), in("init_module", capabilities, jail.LayerUser)...),
+		row("finit_module", "load a module from a file", Root, call(unix.SYS_FINIT_MODULE, ^uintptr(0), nowhere, 0), in("finit_module", capabilities, jail.LayerUser)...),
+		row("delete_module", "unload a module", Root, call(unix.SYS_DELETE_MODULE, nowhere, 0), in("delete_module", capabilities, jail.LayerUser)...),
+		row("acct", "switch accounting", Root, call(unix.SYS_ACCT, nowhere), in("acct", capabilities, jail.LayerUser)...),
+		row("swapon", "swap to a file", Root, call(unix.SYS_SWAPON, nowhere, 0), in("swapon", capabilities, jail.LayerUser)...),
+		row("swapoff", "stop swapping", Root, call(unix.SYS_SWAPOFF, nowhere), in("swapoff", capabilities, jail.LayerUser)...),
+		row("reboot", "restart the machine", Root, call(unix.SYS_REBOOT, 0, 0, 0, 0), in("reboot", capabilities)...),
+		row("settimeofday", "set the clock", Plain, call(unix.SYS_SETTIMEOFDAY, nowhere, 0), in("settimeofday")...),
+		row("clock_settime", "set a clock", Plain, call(unix.SYS_CLOCK_SETTIME, 0, nowhere), in("clock_settime")...),
+		row("adjtimex", "make the clock run faster", Plain, call(unix.SYS_ADJTIMEX, nowhere), in("adjtimex")...),
+		row("clock_adjtime", "make a clock run faster", Plain, call(unix.SYS_CLOCK_ADJTIME, 0, nowhere), in("clock_adjtime")...),
+		row("vhangup", "hang the terminal up", Root, call(unix.SYS_VHANGUP), in("vhangup", capabilities, jail.LayerUser)...),
+		row("sethostname", "rename the host", Fresh, call(unix.SYS_SETHOSTNAME, nowhere, 1), in("sethostname", capabilities)...),
+		row("setdomainname", "rename the host's domain", Fresh, call(unix.SYS_SETDOMAINNAME, nowhere, 1), in("setdomainname", capabilities)...),
+		row("memfd_secret", "memory that the kernel cannot read", Plain, call(unix.SYS_MEMFD_SECRET, ^uintptr(0)), in("memfd_secret")...),
+		row("set_mempolicy", "bind memory to a node", Plain, call(unix.SYS_SET_MEMPOLICY, 0, 0, 0), in("set_mempolicy")...),
+		row("mbind", "bind some memory to a node", Plain, call(unix.SYS_MBIND, 0, 0, 0, 0, 0, 0), in("mbind")...),
+		row("lsm_attr", "ask the security modules", Plain, call(unix.SYS_LSM_LIST_MODULES, nowhere, nowhere, 0), in("lsm_list_modules")...),
+		row("uselib", "load a library as long ago", Plain, call(unix.SYS_USELIB, nowhere), in("uselib")...),
+		row("ustat", "ask about a device by its number", Plain, call(unix.SYS_USTAT, 0, nowhere), in("ustat")...),
+		row("sysfs", "list the kernel's file systems by the old call", Plain, call(unix.SYS_SYSFS, 3), in("sysfs")...),
+		row("remap_file_pages", "map pages out of order by the old call", Plain, call(unix.SYS_REMAP_FILE_PAGES, 0, 0, 0, 0, 0), in("remap_file_pages")...),
+		row("fanotify", "watch a whole file system", Plain, func(*Target) error {
+			_, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_REPORT_FID|unix.FAN_CLOEXEC, unix.O_RDONLY)
 			return err
-		}),
-		row("move_mount", "move a mount", Fresh, call(unix.SYS_MOVE_MOUNT, cwd, nowhere, cwd, nowhere, 0)),
-		row("mount_setattr", "change a mount's attributes", Fresh, call(unix.SYS_MOUNT_SETATTR, cwd, nowhere, 0, nowhere, 32)),
-		row("fsopen", "make a file system", Fresh, call(unix.SYS_FSOPEN, nowhere, 0)),
-		row("fspick", "change a file system", Fresh, call(unix.SYS_FSPICK, cwd, nowhere, 0)),
-		row("pivot_root", "change the root mount", Fresh, call(unix.SYS_PIVOT_ROOT, nowhere, nowhere)),
-		row("chroot", "change the root directory", Fresh, func(*Target) error { return unix.Chroot("/tmp") }),
-		row("setns", "enter a namespace", Fresh, func(*Target) error {
-			fd, err := unix.Open("/proc/self/ns/uts", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return err
-			}
-			return unix.Setns(fd, unix.CLONE_NEWUTS)
-		}),
-		row("statmount", "look through the mount tree", Plain, call(unix.SYS_STATMOUNT, nowhere, nowhere, 0, 0)),
-		row("clone3", "clone with flags that no filter sees", Plain, call(unix.SYS_CLONE3, nowhere, 0)),
-		row("keyctl", "look into the kernel's keyrings", Plain, call(unix.SYS_KEYCTL, 99)),
-		row("add_key", "put a key into a keyring", Plain, call(unix.SYS_ADD_KEY, nowhere, nowhere, 0, 0, 0)),
-		row("request_key", "ask the host for a key", Plain, call(unix.SYS_REQUEST_KEY, nowhere, nowhere, 0, 0)),
-		row("bpf", "load a program into the kernel", Root, call(unix.SYS_BPF, 0, nowhere, 8)),
-		row("userfaultfd", "handle page faults", Plain, call(unix.SYS_USERFAULTFD, 1 /* UFFD_USER_MODE_ONLY */)),
-		row("io_uring", "work past every filter", Plain, call(unix.SYS_IO_URING_SETUP, 1, nowhere)),
-		row("perf", "measure other programs", Plain, call(unix.SYS_PERF_EVENT_OPEN, nowhere, 0, ^uintptr(0), ^uintptr(0), 0)),
-		row("quotactl", "set quotas", Plain, call(unix.SYS_QUOTACTL, 0x800001<<8 /* Q_SYNC, USRQUOTA */, 0, 0, 0)),
-		row("open_by_handle_at", "open a file past the mount tree", Fresh, call(unix.SYS_OPEN_BY_HANDLE_AT, cwd, nowhere, 0), "seccomp:open_by_handle_at", jail.LayerUser),
-		row("personality", "switch address randomization off", Plain, call(unix.SYS_PERSONALITY, 0x0040000 /* ADDR_NO_RANDOMIZE */)),
-		row("ptrace-me", "ask to be traced", Plain, traceMe, "seccomp:ptrace"),
-		row("modify_ldt", "change the descriptor table", Plain, call(unix.SYS_MODIFY_LDT, 0, nowhere, 0)),
-		row("iopl", "ask for the processor's ports", Plain, call(unix.SYS_IOPL, 0)),
-		row("syslog", "read the kernel's log", Root, call(unix.SYS_SYSLOG, 10 /* SYSLOG_ACTION_SIZE_BUFFER */)),
-		row("kexec", "load another kernel", Root, call(unix.SYS_KEXEC_LOAD, 0, 0, 0, 1<<30), "seccomp:kexec_load", jail.LayerUser),
-		row("init_module", "load a module", Root, call(unix.SYS_INIT_MODULE, nowhere, 0, nowhere), "seccomp:init_module", jail.LayerUser),
-		row("acct", "switch accounting", Root, call(unix.SYS_ACCT, nowhere), "seccomp:acct", jail.LayerUser),
-		row("process_madvise", "advise on another's memory", Plain, call(unix.SYS_PROCESS_MADVISE, ^uintptr(0), nowhere, 0, 0, 0)),
-		row("memfd_secret", "memory that the kernel cannot read", Plain, call(unix.SYS_MEMFD_SECRET, ^uintptr(0))),
-		row("set_mempolicy", "bind memory to a node", Plain, call(unix.SYS_SET_MEMPOLICY, 0, 0, 0)),
-		row("lsm_attr", "ask the security modules", Plain, call(unix.SYS_LSM_LIST_MODULES, nowhere, nowhere, 0), "seccomp:lsm_list_modules"),
-		row("mq_open", "make a message queue", Plain, messageQueue, "rlimits"),
+		}, in("fanotify_init")...),
+		row("prctl-mm", "say where one's own memory is (PR_SET_MM)", Root,
+			needsResource(call(unix.SYS_PRCTL, unix.PR_SET_MM, unix.PR_SET_MM_START_STACK, nowhere<<20, 0, 0)), capabilities, jail.LayerUser),
+		row("securebits", "change what an exec does to capabilities", Fresh, func(*Target) error {
+			return unix.Prctl(unix.PR_SET_SECUREBITS, 1<<0 /* SECBIT_NOROOT */, 0, 0, 0)
+		}, capabilities),
 	}
-	rows = append(rows,
-		Row{ID: "abi-x32", Group: groupABI, Tier: Tool, Title: "call by the x32 ABI", StoppedBy: []string{"seccomp:arch"}, Control: Plain, Attack: x32GetPID},
-		Row{ID: "abi-i386", Group: groupABI, Tier: Tool, Title: "call by the 32-bit ABI", StoppedBy: []string{"seccomp:arch"}, Control: Plain, Attack: i386GetPID})
-	return append(rows, namespaceRows()...)
-}
-
-// namespaceRows try every way to a new namespace. A new user namespace would give
-// every capability in it, and with that most of the kernel's attackable code.
-func namespaceRows() []Row {
-	var rows []Row
-	for _, n := range []struct {
-		name string
-		flag uintptr
-	}{
-		{"user", unix.CLONE_NEWUSER},
-		{"mount", unix.CLONE_NEWNS},
-		{"pid", unix.CLONE_NEWPID},
-		{"network", unix.CLONE_NEWNET},
-		{"ipc", unix.CLONE_NEWIPC},
-		{"uts", unix.CLONE_NEWUTS},
-		{"cgroup", unix.CLONE_NEWCGROUP},
-	} {
-		rows = append(rows, Row{
-			ID: "unshare-" + n.name, Group: groupKernel, Tier: Tool, Control: Fresh, StoppedBy: []string{"seccomp:unshare"},
-			Title: "unshare: a new " + n.name + " namespace", Attack: call(unix.SYS_UNSHARE, n.flag),
-		}, Row{
-			ID: "clone-" + n.name, Group: groupKernel, Tier: Tool, Control: Fresh, StoppedBy: []string{"seccomp:clone"},
-			Title: "clone: a new " + n.name + " namespace", Attack: cloneInto(n.flag),
-		})
-	}
-	return append(rows, Row{
-		ID: "unshare-time", Group: groupKernel, Tier: Tool, Control: Fresh, StoppedBy: []string{"seccomp:unshare"},
-		Title: "unshare: a new time namespace", Attack: call(unix.SYS_UNSHARE, unix.CLONE_NEWTIME),
-	})
-}
-
-// cloneInto starts this program again in a new namespace.
-func cloneInto(flag uintptr) func(*Target) error {
-	return func(*Target) error {
-		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = null.Close() }()
-		self, err := os.Executable()
-		if err != nil {
-			return err
-		}
-		fd := null.Fd()
-		pid, err := syscall.ForkExec(self, []string{self, ModeWhoAmI}, &syscall.ProcAttr{
-			Files: []uintptr{fd, fd, fd},
-			Sys:   &syscall.SysProcAttr{Cloneflags: flag},
-		})
-		if err != nil {
-			return err
-		}
-		_, err = unix.Wait4(pid, nil, 0, nil)
-		return err
-	}
-}
-
-func messageQueue(*Target) error {
-	name := []byte("carrel-attack\x00")
-	fd, _, errno := unix.Syscall6(unix.SYS_MQ_OPEN, uintptr(unsafe.Pointer(&name[0])), unix.O_CREAT|unix.O_RDWR, 0o600, 0, 0, 0)
-	if errno != 0 {
-		return errno
-	}
-	_, _, errno = unix.Syscall(unix.SYS_MQ_UNLINK, uintptr(unsafe.Pointer(&name[0])), 0, 0)
-	_ = unix.Close(int(fd))
-	return result(errno)
+	return append(rows,
+		Row{ID: "abi-x32", Group: groupABI, Tier: Tool, Title: "call by the x32 ABI", StoppedBy: in("arch"), Control: Plain, Attack: x32GetPID},
+		Row{ID: "abi-i386", Group: groupABI, Tier: Tool, Title: "call by the 32-bit ABI", StoppedBy: in("arch"), Control: Plain, Attack: i386GetPID})
 }

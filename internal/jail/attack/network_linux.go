@@ -3,9 +3,7 @@ package attack
 import (
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,8 +15,6 @@ const (
 	protoMPTCP   = 262 // IPPROTO_MPTCP
 	protoSCTP    = 132
 	protoUDPLite = 136
-	ruleSocket   = "seccomp:socket"
-	ruleFastOpen = "seccomp:fastopen"
 )
 
 // open makes a socket and closes it at once.
@@ -32,37 +28,50 @@ func open(family, kind, protocol int) func(*Target) error {
 	}
 }
 
+// ruleSocket is the filter's list of families, types and protocols.
+func ruleSocket() string { return seccompRule("socket") }
+
 func networkRows() []Row {
 	row := func(id, title string, c Control, attack func(*Target) error, by ...string) Row {
 		return Row{ID: id, Group: groupNetwork, Tier: Tool, Title: title, StoppedBy: by, Control: c, Attack: attack}
 	}
 	return []Row{
-		row("mptcp-bind", "bind by MPTCP, which Landlock's TCP rules do not see (hole 1)", Plain, bindBy(protoMPTCP), ruleSocket),
-		row("fastopen-sendto", "connect inside sendto (hole 2)", Plain, fastOpen(sendto), ruleFastOpen),
-		row("fastopen-sendmsg", "connect inside sendmsg (hole 2)", Plain, fastOpen(sendmsg), ruleFastOpen),
-		row("fastopen-sendmmsg", "connect inside sendmmsg (hole 2)", Plain, fastOpen(sendmmsg), ruleFastOpen),
-		row("unix-path-worker", "connect to a socket in the worker's home by its path (hole 3)", Plain, connectUnixPath, "no-path"),
-		row("unix-path-any", "find any Unix socket by walking the files", Plain, findSocket, "no-path"),
+		row("mptcp-bind", "bind by MPTCP, which Landlock's TCP rules do not see (hole 1)", Plain, bindBy(protoMPTCP), ruleSocket()),
+		row("mptcp6-bind", "the same over IPv6", Plain, bind6By(protoMPTCP), ruleSocket()),
+		row("mptcp-connect", "connect by MPTCP to a listener in the same sandbox", Plain, connectSelf(protoMPTCP), ruleSocket()),
+		row("fastopen-sendto", "connect inside sendto (hole 2)", Plain, fastOpen(sendto), seccompRule("sendto"), RuleFastOpen),
+		row("fastopen-sendmsg", "connect inside sendmsg (hole 2)", Plain, fastOpen(sendmsg), seccompRule("sendmsg"), RuleFastOpen),
+		row("fastopen-sendmmsg", "connect inside sendmmsg (hole 2)", Plain, fastOpen(sendmmsg), seccompRule("sendmmsg"), RuleFastOpen),
+		row("fastopen-option", "connect inside the first write (TCP_FASTOPEN_CONNECT)", Plain, fastOpenConnect, jail.RuleLandlockTCP),
+		row("unix-path-worker", "connect to a socket in the worker's home by its path (hole 3)", Plain, connectUnixPath, sealedHome),
+		row("unix-path-any", "find any Unix socket by walking the files", Plain, findSocket, noPath),
 		row("tcp-bind", "bind a TCP port", Plain, bindBy(unix.IPPROTO_TCP), jail.RuleLandlockTCP),
-		row("tcp-connect", "connect by TCP to a listener in the same sandbox", Plain, connectSelf, jail.RuleLandlockTCP),
+		row("tcp-bind-any", "bind a TCP port by protocol 0", Plain, bindBy(0), jail.RuleLandlockTCP),
+		row("tcp6-bind", "bind a TCP port over IPv6", Plain, bind6By(unix.IPPROTO_TCP), jail.RuleLandlockTCP),
+		row("tcp-connect", "connect by TCP to a listener in the same sandbox", Plain, connectSelf(unix.IPPROTO_TCP), jail.RuleLandlockTCP),
+		row("tcp6-connect", "connect by TCP over IPv6 to a listener in the same sandbox", Plain, connectSelf6, jail.RuleLandlockTCP),
 		row("tcp-host", "connect to the host's loopback", Plain, connectHost, jail.LayerNetwork, jail.RuleLandlockTCP),
+		row("tcp6-host", "connect to the host's loopback over IPv6", Plain, connectHost6, jail.LayerNetwork, jail.RuleLandlockTCP),
+		row("tcp-mapped-host", "connect to the host's loopback by a mapped address", Plain, connectHostMapped, jail.LayerNetwork, jail.RuleLandlockTCP),
+		row("tcp-outside", "begin a connection to another machine", Plain, connectOutside, jail.LayerNetwork, jail.RuleLandlockTCP),
 		row("udp-host", "talk UDP to the host's loopback", Plain, echoHost, jail.LayerNetwork),
 		row("udp-outside", "send UDP to another machine", Plain, sendOutside, jail.LayerNetwork),
+		row("udp-broadcast", "send UDP to everybody nearby", Plain, routed4([4]byte{255, 255, 255, 255}, true), jail.LayerNetwork),
+		row("udp-multicast", "send UDP to a group (mDNS)", Plain, routed4([4]byte{224, 0, 0, 251}, false), jail.LayerNetwork),
+		row("udp6-outside", "a way to another machine over IPv6", Plain, routed6(outside6()), jail.LayerNetwork),
+		row("metadata", "a way to the cloud's metadata", Plain, routed4([4]byte{169, 254, 169, 254}, false), jail.LayerNetwork),
+		row("metadata6", "a way to the cloud's metadata over IPv6", Plain, routed6(metadata6()), jail.LayerNetwork),
+		row("resolver", "a way to the host's name server", Plain, findResolver, jail.LayerNetwork, jail.LayerMount),
+		row("interfaces", "see an interface that is not the loopback", Plain, seeInterface, jail.LayerNetwork),
 		row("abstract-host", "connect to an abstract socket of the host", Plain, connectAbstract, jail.LayerNetwork, jail.RuleLandlockScope),
-		row("icmp-raw", "raw ICMP", Fresh, open(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP), ruleSocket, jail.LayerUser),
-		row("raw", "raw IP", Fresh, open(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW), ruleSocket, jail.LayerUser),
-		row("raw-tcp", "raw IP by a protocol that the filter allows", Fresh, open(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_TCP), ruleSocket, jail.LayerUser),
-		row("packet", "packet socket", Fresh, open(unix.AF_PACKET, unix.SOCK_RAW, 0), ruleSocket, jail.LayerUser),
-		row("packet-legacy", "packet socket by AF_INET and SOCK_PACKET", Fresh, open(unix.AF_INET, unix.SOCK_PACKET, 0), ruleSocket, jail.LayerUser),
-		row("vsock", "socket to the hypervisor, which no namespace holds", Plain, open(unix.AF_VSOCK, unix.SOCK_STREAM, 0), ruleSocket),
-		row("netlink-generic", "netlink other than route", Plain, open(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_GENERIC), ruleSocket),
-		row("netlink-uevent", "netlink of device events", Plain, open(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_KOBJECT_UEVENT), ruleSocket),
-		row("sctp", "SCTP by its protocol", Plain, open(unix.AF_INET, unix.SOCK_STREAM, protoSCTP), ruleSocket),
-		row("sctp-by-type", "SCTP by its type and protocol 0", Plain, open(unix.AF_INET, unix.SOCK_SEQPACKET, 0), ruleSocket),
-		row("udplite", "UDP-Lite", Plain, open(unix.AF_INET, unix.SOCK_DGRAM, protoUDPLite), ruleSocket),
-		row("alg", "the kernel's ciphers by AF_ALG", Plain, open(unix.AF_ALG, unix.SOCK_SEQPACKET, 0), ruleSocket),
-		row("xdp", "AF_XDP", Fresh, open(unix.AF_XDP, unix.SOCK_RAW, 0), ruleSocket, jail.LayerUser),
-		row("interface-down", "change the sandbox's own interface", Fresh, takeLoopbackDown, jail.LayerUser, "capabilities"),
+		row("interface-down", "change the sandbox's own interface", Fresh, takeLoopbackDown, capabilities),
+		row("interface-address", "give the sandbox's own interface an address", Fresh, addAddress, capabilities),
+		row("packet-mark", "mark packets for the host's rules (SO_MARK)", Fresh, option(unix.SOL_SOCKET, unix.SO_MARK, 7), capabilities),
+		row("packet-priority", "send before everybody else (SO_PRIORITY)", Fresh, option(unix.SOL_SOCKET, unix.SO_PRIORITY, 7), capabilities),
+		row("transparent", "send from foreign addresses (IP_TRANSPARENT)", Fresh, option(unix.SOL_IP, unix.IP_TRANSPARENT, 1), capabilities),
+		row("buffer-force", "a socket buffer beyond the limit (SO_RCVBUFFORCE)", Root, option(unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<30), capabilities, jail.LayerUser),
+		row("firewall", "read the packet filter", Fresh, readFirewall, ruleSocket(), capabilities),
+		row("tun", "open a network interface of one's own", Root, func(*Target) error { return openFor("/dev/net/tun", unix.O_RDWR) }, jail.LayerMount),
 	}
 }
 
@@ -80,8 +89,8 @@ func loopback() [4]byte { return [4]byte{127, 0, 0, 1} }
 
 // listenUnbound listens on a port that the kernel picks: without a bind there is
 // nothing that Landlock would refuse.
-func listenUnbound() (fd int, address *unix.SockaddrInet4, err error) {
-	if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP); err != nil {
+func listenUnbound(protocol int) (fd int, address *unix.SockaddrInet4, err error) {
+	if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol); err != nil {
 		return -1, nil, err
 	}
 	if err := unix.Listen(fd, 4); err != nil {
@@ -94,20 +103,24 @@ func listenUnbound() (fd int, address *unix.SockaddrInet4, err error) {
 	return fd, &unix.SockaddrInet4{Addr: loopback(), Port: name.(*unix.SockaddrInet4).Port}, nil
 }
 
-func connectSelf(*Target) error {
-	_, address, err := listenUnbound()
-	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+func connectSelf(protocol int) func(*Target) error {
+	return func(*Target) error {
+		_, address, err := listenUnbound(protocol)
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		return connectBy(protocol, address)
 	}
-	return connectTo(address)
 }
 
 func connectHost(t *Target) error {
 	return connectTo(&unix.SockaddrInet4{Addr: loopback(), Port: t.TCP})
 }
 
-func connectTo(address unix.Sockaddr) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+func connectTo(address unix.Sockaddr) error { return connectBy(unix.IPPROTO_TCP, address) }
+
+func connectBy(protocol int, address unix.Sockaddr) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return err
 	}
@@ -118,7 +131,7 @@ func connectTo(address unix.Sockaddr) error {
 // looks whether the listener got a connection.
 func fastOpen(send func(fd int, to *unix.RawSockaddrInet4) unix.Errno) func(*Target) error {
 	return func(*Target) error {
-		listener, address, err := listenUnbound()
+		listener, address, err := listenUnbound(unix.IPPROTO_TCP)
 		if err != nil {
 			return fmt.Errorf("listen: %w", err)
 		}
@@ -207,7 +220,7 @@ func connectUnixPath(t *Target) error { return connectUnix(filepath.Join(t.Home,
 // but the host's programs; in a control below the stand-in's home.
 func findSocket(t *Target) error {
 	root := "/"
-	if t.PID != 1 {
+	if !t.inSandbox() {
 		root = t.Home
 	}
 	found := errStopped
@@ -226,32 +239,7 @@ func findSocket(t *Target) error {
 	return found
 }
 
-func takeLoopbackDown(*Target) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	request, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	request.SetUint16(0)
-	return ioctl(fd, unix.SIOCSIFFLAGS, uintptr(unsafe.Pointer(request)))
-}
-
 func ioctl(fd int, request, argument uintptr) error {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, argument)
 	return result(errno)
-}
-
-// readsCanary reports whether a file holds the canary and can be read.
-func readsCanary(path string) error {
-	content, err := os.ReadFile(path)
-	switch {
-	case err != nil:
-		return err
-	case !strings.Contains(string(content), Canary):
-		return errStopped
-	}
-	return nil
 }

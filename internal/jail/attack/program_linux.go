@@ -6,17 +6,19 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"carrel/internal/jail"
 )
 
-// The first argument of an attacker says where it stands. [ModeVictim] and
-// [ModeWhoAmI] are what it starts itself as.
+// The first argument of an attacker says where it stands. The other modes are what it
+// starts itself as.
 const (
 	ModeRow     = "attack-row"     // ID…: in this process; inside the tool tier
 	ModeControl = "attack-control" // ID…: outside, each in a process of its own
@@ -25,7 +27,7 @@ const (
 // IsMode reports whether a program's arguments make it an attacker: one of the modes
 // above, or carrel-worker's own, for a program that stands in its place.
 func IsMode(args []string) bool {
-	modes := []string{ModeRow, ModeControl, ModeVictim, ModeWhoAmI, ModeExhaust, jail.ModeSpawner, jail.ModeNamespace, jail.ModeInit}
+	modes := []string{ModeRow, ModeControl, ModeVictim, ModeWhoAmI, ModeAbort, ModeTake, ModeExhaust, jail.ModeSpawner, jail.ModeNamespace, jail.ModeInit}
 	return len(args) > 0 && slices.Contains(modes, args[0])
 }
 
@@ -43,6 +45,10 @@ func Main(args []string) error {
 	case ModeWhoAmI:
 		_, err := fmt.Fprintln(os.Stdout, os.Geteuid())
 		return err
+	case ModeAbort:
+		return abort()
+	case ModeTake:
+		return take(args[1:])
 	case ModeExhaust:
 		return Exhaust(strings.Join(args[1:], " "))
 	case jail.ModeSpawner:
@@ -136,4 +142,18 @@ func attributes(c Control) *syscall.SysProcAttr {
 	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	return a
+}
+
+// ModeAbort makes the attacker end by a signal that leaves a core file.
+const ModeAbort = "attack-abort"
+
+func abort() error {
+	signal.Reset(unix.SIGABRT)
+	// Go's runtime takes this signal, says so at length and ends otherwise; the
+	// kernel's own way is one that no handler can be in.
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGABRT), uintptr(unsafe.Pointer(new([4]uintptr))), 0, 8, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return unix.Kill(os.Getpid(), unix.SIGABRT)
 }

@@ -20,12 +20,12 @@ func settingRows() []Row {
 	}
 	own := []string{jail.WorkspaceDir, "/tmp", "/dev/shm"}
 	return []Row{
-		row("mount-suid", "find a mount of one's own on which set-uid programs count", Plain, lacks(unix.ST_NOSUID, own...), "mount:nosuid"),
-		row("mount-dev", "find a mount of one's own on which device nodes count", Plain, lacks(unix.ST_NODEV, own...), "mount:nodev"),
-		row("mount-suid-system", "find programs of the host that may be set-uid", Plain, lacks(unix.ST_NOSUID, "/usr", "/"), "mount:nosuid"),
-		row("mount-rw-system", "find programs of the host on a mount that can be written", Plain, lacks(unix.ST_RDONLY, "/usr"), "mount:read-only"),
-		row("mount-rw-root", "find a root that can be written", Plain, lacks(unix.ST_RDONLY, "/"), "mount:read-only"),
-		row("capability", "have a capability", Fresh, hasCapability, "capabilities"),
+		row("mount-suid", "find a mount of one's own on which set-uid programs count", Plain, lacks(unix.ST_NOSUID, own...), mountNoSUID),
+		row("mount-dev", "find a mount of one's own on which device nodes count", Plain, lacks(unix.ST_NODEV, own...), mountNoDev),
+		row("mount-suid-system", "find programs of the host that may be set-uid", Plain, lacks(unix.ST_NOSUID, "/usr", "/"), mountNoSUID),
+		row("mount-rw-system", "find programs of the host on a mount that can be written", Plain, lacks(unix.ST_RDONLY, "/usr"), mountRO),
+		row("mount-rw-root", "find a root that can be written", Plain, lacks(unix.ST_RDONLY, "/"), mountRO),
+		row("capability", "have a capability", Fresh, hasCapability, capabilities),
 		row("privileges", "be able to gain privileges by executing", Plain, func(*Target) error {
 			return isZero(unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0))
 		}, jail.LayerNoNewPrivs),
@@ -35,11 +35,11 @@ func settingRows() []Row {
 				return errStopped
 			}
 			return err
-		}, "sysctl:tcp_fastopen"),
+		}, RuleFastOpen),
 		row("fastopen-flag", "send with MSG_FASTOPEN, whatever the network says of it", Plain, func(*Target) error {
 			_, _, errno := unix.Syscall6(unix.SYS_SENDTO, ^uintptr(0), nowhere, 1, unix.MSG_FASTOPEN, 0, 0)
 			return reached(errno)
-		}, ruleFastOpen),
+		}, seccompRule("sendto")),
 	}
 }
 
@@ -47,10 +47,10 @@ func settingRows() []Row {
 func workerSettingRows() []Row {
 	return []Row{{
 		ID: "worker-dumpable", Group: groupSecrets, Tier: Worker, Title: "be a process that others of this uid may look into",
-		StoppedBy: []string{"dumpable"}, Control: Plain,
+		StoppedBy: []string{dumpable}, Control: Plain,
 		Attack: func(*Target) error {
-			dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-			if err == nil && dumpable == 0 {
+			value, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+			if err == nil && value == 0 {
 				return errStopped
 			}
 			return err

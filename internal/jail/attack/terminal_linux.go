@@ -11,7 +11,6 @@ import (
 const (
 	tiocLinux   = 0x541c // TIOCLINUX
 	garbageBits = 0xdeadbeef << 32
-	manyPTYs    = 100
 )
 
 func terminalRows() []Row {
@@ -29,12 +28,11 @@ func terminalRows() []Row {
 		}
 	}
 	return []Row{
-		row("tiocsti", "type into a terminal", on(unix.TIOCSTI, 'x'), "seccomp:ioctl"),
-		row("tiocsti-garbage", "type into a terminal, with garbage above the request's 32 bits", on(garbageBits|unix.TIOCSTI, 'x'), "seccomp:ioctl"),
-		row("tiocsti-sign", "type into a terminal, with all bits above the request's 32", on(0xffffffff<<32|unix.TIOCSTI, 'x'), "seccomp:ioctl"),
-		row("tioclinux", "paste into a terminal", on(tiocLinux, 2), "seccomp:ioctl"),
-		row("line-discipline", "load a line discipline into the kernel", on(unix.TIOCSETD, 0), "seccomp:ioctl"),
-		row("ptys", "take the host's pseudo-terminals", takePTYs, "devpts:max"),
+		row("tiocsti", "type into a terminal", on(unix.TIOCSTI, 'x'), seccompRule("ioctl")),
+		row("tiocsti-garbage", "type into a terminal, with garbage above the request's 32 bits", on(garbageBits|unix.TIOCSTI, 'x'), seccompRule("ioctl")),
+		row("tiocsti-sign", "type into a terminal, with all bits above the request's 32", on(0xffffffff<<32|unix.TIOCSTI, 'x'), seccompRule("ioctl")),
+		row("tioclinux", "paste into a terminal", on(tiocLinux, 2), seccompRule("ioctl")),
+		row("line-discipline", "load a line discipline into the kernel", on(unix.TIOCSETD, 0), seccompRule("ioctl")),
 	}
 }
 
@@ -61,15 +59,4 @@ func controllingTerminal() (int, error) {
 		return -1, fmt.Errorf("make it the controlling terminal: %w", err)
 	}
 	return slave, nil
-}
-
-// takePTYs takes more than one sandbox should have: their number is one for the
-// whole machine (kernel.pty.max).
-func takePTYs(*Target) error {
-	for range manyPTYs {
-		if _, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOCTTY, 0); err != nil {
-			return err
-		}
-	}
-	return nil
 }

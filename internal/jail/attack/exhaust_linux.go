@@ -28,15 +28,7 @@ func Exhaust(what string) error {
 	)
 	switch what {
 	case Threads:
-		for range tooManyThreads {
-			running := make(chan struct{})
-			go func() { // ends with the process
-				runtime.LockOSThread()
-				close(running)
-				select {}
-			}()
-			<-running
-		}
+		return takeThreads(tooManyThreads)
 	case Memory:
 		var all [][]byte
 		for range tooMuchMemory / chunk {
@@ -48,13 +40,22 @@ func Exhaust(what string) error {
 		}
 		runtime.KeepAlive(all)
 	case Descriptors:
-		for i := range tooManyDescriptors {
-			if _, err := os.Open(os.DevNull); err != nil {
-				return fmt.Errorf("after %d: %w", i, err)
-			}
-		}
+		return takeDescriptors(tooManyDescriptors)
 	default:
 		return fmt.Errorf("there is no %q to take", what)
+	}
+	return nil
+}
+
+func takeThreads(n int) error {
+	for range n {
+		running := make(chan struct{})
+		go func() { // ends with the process
+			runtime.LockOSThread()
+			close(running)
+			select {}
+		}()
+		<-running
 	}
 	return nil
 }
