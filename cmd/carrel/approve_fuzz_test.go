@@ -54,7 +54,7 @@ func checkHarmless(t *testing.T, text string) {
 		t.Errorf("%q is no UTF-8", text)
 	}
 	for _, r := range text {
-		if unicode.IsControl(r) && r != '\n' || unicode.Is(unicode.Bidi_Control, r) {
+		if r != '\n' && r != '\t' && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Bidi_Control) {
 			t.Errorf("%q holds %U", text, r)
 		}
 	}
