@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
 
 	"carrel/protocol"
 )
@@ -103,17 +102,6 @@ func because(reason string) string {
 		text = cut(text, maxShownInput) + "…"
 	}
 	return text + "\n"
-}
-
-// printable takes control characters out, but for the end of a line, and what turns
-// the order of a text around, by which it reads as another one than is run.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' || unicode.Is(unicode.Bidi_Control, r) {
-			return '\ufffd'
-		}
-		return r
-	}, text)
 }
 
 // cut shortens a text to size bytes at most, and leaves no half of a character: its

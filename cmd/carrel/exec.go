@@ -43,7 +43,7 @@ func (e *execCmd) Run(ctx context.Context, c *cli, out *output) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(e.run(ctx, b, out, req), b.Shutdown(ctx))
+	return errors.Join(e.run(ctx, b, out.harmless(), req), b.Shutdown(ctx))
 }
 
 func (e *execCmd) run(ctx context.Context, b backend, out *output, req protocol.ExecRequest) error {

@@ -89,7 +89,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return int(code)
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "carrel:", err)
+		fmt.Fprintln(harmless(stderr), "carrel:", err) // it may hold a worker's words
 		return 1
 	}
 	return 0

@@ -30,7 +30,7 @@ func (r *runCmd) Run(ctx context.Context, c *cli, out *output) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(r.follow(ctx, b, out), b.Shutdown(ctx))
+	return errors.Join(r.follow(ctx, b, out.harmless()), b.Shutdown(ctx))
 }
 
 func (r *runCmd) follow(ctx context.Context, b backend, out *output) error {
