@@ -39,7 +39,7 @@ func List(home *os.Root) ([]Info, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list sessions: %w", err)
+		return nil, fmt.Errorf("list sessions: %w", tampered(err))
 	}
 	defer dir.Close()
 	entries, err := dir.ReadDir(maxListed)
@@ -83,7 +83,7 @@ func Delete(home *os.Root, id string) error {
 	if err := protocol.CheckSessionID(id); err != nil {
 		return err
 	}
-	return notFound(id, home.Remove(path(id)))
+	return notFound(id, tampered(home.Remove(path(id))))
 }
 
 // Fork makes a new session that begins with what there is of another. It is
@@ -105,7 +105,7 @@ func Fork(home *os.Root, from, to string, own func(*os.File) error) (Info, error
 		err = protocol.Errorf(protocol.CodeConflict, "its transcript is broken: %w", err)
 	}
 	if err != nil {
-		return Info{}, diskError(fmt.Errorf("fork session %s: %w", from, err))
+		return Info{}, diskError(fmt.Errorf("fork session %s: %w", from, tampered(err)))
 	}
 	return Info{ID: to, Bytes: int64(whole), Modified: time.Now().UTC()}, nil
 }
@@ -156,7 +156,7 @@ func readRegular(home *os.Root, id string, mode int) (*os.File, []byte, error) {
 	}
 	file, err := home.OpenFile(path(id), mode|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("session %s: %w", id, err)
+		return nil, nil, fmt.Errorf("session %s: %w", id, tampered(err))
 	}
 	data, err := readAll(file, id)
 	if err != nil {
@@ -203,6 +203,25 @@ func syncFolder(home *os.Root) error {
 func notFound(id string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return protocol.Errorf(protocol.CodeNotFound, "session %s: there is none", id)
+	}
+	return err
+}
+
+// tampered gives an error the code of a conflict that what stands in the home
+// accounts for: the home is its sandbox's, which may have put a link, a socket or a
+// directory where a file should be, or swapped the one for the other just now.
+func tampered(err error) error {
+	if err == nil || errors.As(err, new(*protocol.Error)) {
+		return err
+	}
+	var why syscall.Errno
+	if !errors.As(err, &why) { // os.Root's refusal of what leads out of it
+		return protocol.Errorf(protocol.CodeConflict, "is not as it was made: %w", err)
+	}
+	switch why {
+	case syscall.ENOENT, syscall.EEXIST, syscall.ENOTDIR, syscall.EISDIR, syscall.ENOTEMPTY, syscall.ELOOP,
+		syscall.ENXIO, syscall.ENODEV, syscall.EACCES, syscall.EPERM, syscall.EXDEV, syscall.EWOULDBLOCK, syscall.ETXTBSY:
+		return protocol.Errorf(protocol.CodeConflict, "is not as it was made: %w", err)
 	}
 	return err
 }
