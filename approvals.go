@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"carrel/internal/audit"
 	"carrel/internal/store"
 	"carrel/protocol"
 )
@@ -51,8 +52,16 @@ type approval struct {
 	expires  time.Time
 	answered chan struct{} // closed once result is set
 	result   protocol.ApproveResult
-	resolved bool // the worker has told what became of it
+	by       string // who has set it: byPerson, byTimeout or byWorker
+	resolved bool   // the worker has told what became of it
 }
+
+// Who has decided on an approval.
+const (
+	byPerson  = "person"
+	byTimeout = "timeout"
+	byWorker  = "worker" // it did not wait: denied
+)
 
 func newApprovals(timeout time.Duration) *approvals {
 	return &approvals{timeout: timeout, runs: make(map[string]*runApprovals)}
@@ -82,11 +91,12 @@ func (a *approvals) ask(runID string, q protocol.ApprovalRequested) error {
 
 // resolve takes in what a worker tells of a question's outcome, once, and returns
 // what is to be stored: the answer that was given here, whatever the worker says. One
-// that it did not wait for is denied, and cannot be allowed any more.
-func (a *approvals) resolve(runID string, told protocol.ApprovalResolved) (protocol.ApprovalResolved, error) {
+// that it did not wait for is denied, and cannot be allowed any more. by is who has
+// decided.
+func (a *approvals) resolve(runID string, told protocol.ApprovalResolved) (is protocol.ApprovalResolved, by string, err error) {
 	q, err := a.find(runID, told.ApprovalID)
 	if err != nil {
-		return told, protocol.Errorf(protocol.CodeWorkerProtocolError, "approval %.40q is resolved and was never asked for", told.ApprovalID)
+		return told, "", protocol.Errorf(protocol.CodeWorkerProtocolError, "approval %.40q is resolved and was never asked for", told.ApprovalID)
 	}
 	if told.Decision != protocol.Allow {
 		told.Decision = protocol.Deny
@@ -94,21 +104,22 @@ func (a *approvals) resolve(runID string, told protocol.ApprovalResolved) (proto
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if q.resolved {
-		return told, protocol.Errorf(protocol.CodeWorkerProtocolError, "approval %.40q is resolved twice", told.ApprovalID)
+		return told, "", protocol.Errorf(protocol.CodeWorkerProtocolError, "approval %.40q is resolved twice", told.ApprovalID)
 	}
 	q.resolved = true
 	a.runs[runID].open--
 	select {
 	case <-q.answered:
 	default:
-		q.result = protocol.ApproveResult{Decision: protocol.Deny, Reason: told.Reason}
+		q.result, q.by = protocol.ApproveResult{Decision: protocol.Deny, Reason: told.Reason}, byWorker
 		close(q.answered)
 	}
 	// Of an allowed call a canceled run does not make any use: that it may say.
 	if told.Decision == protocol.Allow || q.result.Decision == protocol.Deny {
 		told.Decision, told.Reason = q.result.Decision, q.result.Reason
+		return told, q.by, nil
 	}
-	return told, nil
+	return told, byWorker, nil
 }
 
 // find returns a run's approval, or CodeNotFound.
@@ -134,7 +145,7 @@ func (a *approvals) await(ctx context.Context, p protocol.ApproveParams) (protoc
 	case <-q.answered:
 	case <-timer.C:
 		// Whoever answers at this very moment may be first.
-		_ = a.settle(q, protocol.ApproveResult{
+		_ = a.settle(q, byTimeout, protocol.ApproveResult{
 			Decision: protocol.Deny, Reason: fmt.Sprintf("nobody answered within %s", a.timeout),
 		})
 	case <-ctx.Done():
@@ -150,10 +161,10 @@ func (a *approvals) answer(runID, approvalID string, d protocol.ApprovalDecision
 	if err != nil {
 		return err
 	}
-	return a.settle(q, protocol.ApproveResult{Decision: d.Decision, Reason: d.Reason})
+	return a.settle(q, byPerson, protocol.ApproveResult{Decision: d.Decision, Reason: d.Reason})
 }
 
-func (a *approvals) settle(q *approval, r protocol.ApproveResult) error {
+func (a *approvals) settle(q *approval, by string, r protocol.ApproveResult) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	select {
@@ -164,7 +175,7 @@ func (a *approvals) settle(q *approval, r protocol.ApproveResult) error {
 		return nil
 	default:
 	}
-	q.result = r
+	q.result, q.by = r, by
 	close(q.answered)
 	return nil
 }
@@ -183,10 +194,16 @@ func (o *Orchestrator) Approve(ctx context.Context, runID, approvalID string, d 
 	if d.Decision != protocol.Allow && d.Decision != protocol.Deny {
 		return protocol.Errorf(protocol.CodeInvalidRequest, "decision: must be %q or %q", protocol.Allow, protocol.Deny)
 	}
-	if _, err := o.store.Run(ctx, runID); err != nil {
+	run, err := o.store.Run(ctx, runID)
+	if err != nil {
 		return err
 	}
-	return o.approvals.answer(runID, approvalID, d)
+	err = o.approvals.answer(runID, approvalID, d)
+	o.note(ctx, audit.Event{
+		Action: audit.ApprovalAnswered, UserID: run.UserID, RunID: runID, SessionID: run.SessionID,
+		ApprovalID: approvalID, Decision: d.Decision, Content: d.Reason,
+	}, err)
+	return err
 }
 
 // openQuestions reads which approvals of a run were asked and never resolved.

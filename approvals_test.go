@@ -129,7 +129,7 @@ func TestAnsweredApprovalsDoNotCountAsOpen(t *testing.T) {
 		if err := a.answer("run_1", id, protocol.ApprovalDecision{Decision: protocol.Allow}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.resolve("run_1", protocol.ApprovalResolved{ApprovalID: id, Decision: protocol.Allow}); err != nil {
+		if _, _, err := a.resolve("run_1", protocol.ApprovalResolved{ApprovalID: id, Decision: protocol.Allow}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -147,7 +147,7 @@ func TestWorkerCannotForgeAnAnswer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := &recorder{runID: "run_1", questions: newApprovals(time.Minute)}
-			if err := r.correct(&protocol.EventParams{Type: protocol.EventApprovalRequested, Data: []byte(`{"approval_id":"apr_1"}`)}); err != nil {
+			if err := r.correct(t.Context(), &protocol.EventParams{Type: protocol.EventApprovalRequested, Data: []byte(`{"approval_id":"apr_1"}`)}); err != nil {
 				t.Fatal(err)
 			}
 			if c.answered != silent {
@@ -160,7 +160,7 @@ func TestWorkerCannotForgeAnAnswer(t *testing.T) {
 					Type: protocol.EventApprovalResolved,
 					Data: []byte(`{"approval_id":"apr_1","decision":"` + c.told + `","reason":"the worker's"}`),
 				}
-				return ev, r.correct(ev)
+				return ev, r.correct(t.Context(), ev)
 			}
 			ev, err := told()
 			if err != nil {
@@ -183,7 +183,7 @@ func TestWorkerCannotForgeAnAnswer(t *testing.T) {
 	}
 	r := &recorder{runID: "run_1", questions: newApprovals(time.Minute)}
 	ev := &protocol.EventParams{Type: protocol.EventApprovalResolved, Data: []byte(`{"approval_id":"apr_9","decision":"allow"}`)}
-	if err := r.correct(ev); protocol.CodeOf(err) != protocol.CodeWorkerProtocolError {
+	if err := r.correct(t.Context(), ev); protocol.CodeOf(err) != protocol.CodeWorkerProtocolError {
 		t.Errorf("an answer to what nobody asked: %v", err)
 	}
 }
@@ -193,7 +193,7 @@ func TestUsageIsTheBrokersWhateverTheWorkerTells(t *testing.T) {
 	ask()
 	r := &recorder{runID: "run_1", meter: meter}
 	ev := &protocol.EventParams{Type: protocol.EventUsage, Data: []byte(`{"input_tokens":1}`)}
-	if err := r.correct(ev); err != nil {
+	if err := r.correct(t.Context(), ev); err != nil {
 		t.Fatal(err)
 	}
 	if got := decode[protocol.Usage](t, ev.Data); got != onceUsed {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"carrel/internal/audit"
 	"carrel/internal/workspace"
 	"carrel/protocol"
 )
@@ -16,10 +17,13 @@ const maxAttachmentBytes = 32 << 20
 // AddAttachment stores a file for a user's runs, whole or not at all. name is what
 // its owner calls it, mediaType what the sender says it is ("" = look). Errors:
 // CodeInvalidRequest, CodeTooLarge, CodeDiskQuotaExceeded, CodeShuttingDown.
-func (o *Orchestrator) AddAttachment(ctx context.Context, userID, name, mediaType string, body io.Reader) (protocol.AttachmentInfo, error) {
+func (o *Orchestrator) AddAttachment(ctx context.Context, userID, name, mediaType string, body io.Reader) (info protocol.AttachmentInfo, err error) {
 	if err := protocol.CheckUserID(userID); err != nil {
 		return protocol.AttachmentInfo{}, err
 	}
+	defer func() {
+		o.note(ctx, audit.Event{Action: audit.AttachmentAdded, UserID: userID, File: info.ID, Bytes: info.Size}, err)
+	}()
 	if err := o.enter(); err != nil {
 		return protocol.AttachmentInfo{}, err
 	}
@@ -29,7 +33,7 @@ func (o *Orchestrator) AddAttachment(ctx context.Context, userID, name, mediaTyp
 		return protocol.AttachmentInfo{}, err
 	}
 	defer free()
-	info, err := o.dirs.AddAttachment(ctx, userID, workspace.Upload{
+	info, err = o.dirs.AddAttachment(ctx, userID, workspace.Upload{
 		Name: name, Type: mediaType, Body: body, MaxBytes: left,
 	})
 	if protocol.CodeOf(err) == protocol.CodeTooLarge && left < maxAttachmentBytes {

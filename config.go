@@ -89,6 +89,13 @@ type Config struct {
 	// PricesFile is "" for the embedded prices.
 	PricesFile string `env:"CARREL_PRICES_FILE" shown:"built in" meaning:"file of prices of models, in the form of internal/broker/prices.json, in place of the built-in ones; a model without a price costs as much as the dearest"`
 
+	// AuditFile is "" or "-" where no audit log is kept; never empty after LoadConfig.
+	AuditFile     string `env:"CARREL_AUDIT_FILE" shown:"<base dir>/audit.log" meaning:"file of the audit log: who had what run and what was decided, a JSON object a line (see docs/security.md); - = none"`
+	AuditMaxBytes Size   `env:"CARREL_AUDIT_MAX_BYTES" envDefault:"64MiB" min:"64KiB" max:"1TiB" meaning:"the audit log is put aside as FILE.1 before it is larger"`
+	AuditKeep     int    `env:"CARREL_AUDIT_KEEP" envDefault:"8" min:"1" max:"10000" meaning:"audit logs put aside that are kept, FILE.1 the newest"`
+	AuditContent  bool   `env:"CARREL_AUDIT_CONTENT" envDefault:"false" meaning:"keep messages, commands and tools' inputs in the audit log, the first 4 KiB of each"`
+	AuditRequired bool   `env:"CARREL_AUDIT_REQUIRED" envDefault:"false" meaning:"refuse runs and commands while the audit log cannot be written"`
+
 	LogLevel slog.Level `env:"CARREL_LOG_LEVEL" envDefault:"info" meaning:"debug, info, warn or error"`
 	// LogFormat is "" where the terminal decides.
 	LogFormat string `env:"CARREL_LOG_FORMAT" shown:"text on a TTY, else json" oneof:"text,json" meaning:"text or json"`
@@ -171,6 +178,9 @@ func (c *Config) fillIn(set settings) {
 	}
 	if c.DatabaseURL == "" {
 		c.DatabaseURL = sqliteScheme + filepath.Join(c.BaseDir, "carrel.db")
+	}
+	if c.AuditFile == "" {
+		c.AuditFile = filepath.Join(c.BaseDir, "audit.log")
 	}
 }
 

@@ -57,8 +57,14 @@ func (c Config) check() []Fault {
 	if _, err := c.prices(); err != nil {
 		faults = append(faults, Fault{Key: "CARREL_PRICES_FILE", Value: c.PricesFile, Reason: err.Error()})
 	}
+	if c.AuditRequired && !c.hasAudit() {
+		faults = append(faults, Fault{Key: "CARREL_AUDIT_REQUIRED", Value: "true", Reason: "there is no audit log to require: CARREL_AUDIT_FILE names none"})
+	}
 	return append(faults, checkUnbuilt(c)...)
 }
+
+// hasAudit reports whether an audit log is kept.
+func (c *Config) hasAudit() bool { return c.AuditFile != "" && c.AuditFile != "-" }
 
 // checkTags checks ranges and words as the tags of Config say.
 func (c Config) checkTags() []Fault {

@@ -107,6 +107,8 @@ func (f configField) form() string {
 		return "must be debug, info, warn or error"
 	case f.Type.Kind() == reflect.Float64:
 		return "must be a number"
+	case f.Type.Kind() == reflect.Bool:
+		return "must be true or false"
 	default:
 		return "must be a whole number"
 	}

@@ -28,8 +28,8 @@ var contractKeys = []string{
 	"CARREL_LISTEN", "CARREL_API_KEYS_FILE", "CARREL_RATE_LIMIT", "CARREL_TLS_CERT_FILE", "CARREL_TLS_KEY_FILE",
 	"CARREL_DATABASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY_FILE", "ANTHROPIC_BASE_URL",
 	"CARREL_BUDGET_RUN_USD", "CARREL_BUDGET_RUN_TOKENS", "CARREL_BUDGET_USER_DAY_USD", "CARREL_BUDGET_USER_DAY_TOKENS",
-	"CARREL_PRICES_FILE", "CARREL_LOG_LEVEL", "CARREL_LOG_FORMAT", "CARREL_CONFIG", "CARREL_URL",
-	"CARREL_API_KEY",
+	"CARREL_PRICES_FILE", "CARREL_AUDIT_FILE", "CARREL_AUDIT_MAX_BYTES", "CARREL_AUDIT_KEEP", "CARREL_AUDIT_CONTENT", "CARREL_AUDIT_REQUIRED",
+	"CARREL_LOG_LEVEL", "CARREL_LOG_FORMAT", "CARREL_CONFIG", "CARREL_URL", "CARREL_API_KEY",
 }
 
 func mustLoad(t *testing.T, src ConfigSource) Config {
@@ -89,7 +89,8 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 		"CARREL_DATABASE_URL": "sqlite:data/carrel.db", "ANTHROPIC_API_KEY": "", "ANTHROPIC_API_KEY_FILE": "",
 		"ANTHROPIC_BASE_URL": "https://api.anthropic.com", "CARREL_LOG_LEVEL": "info", "CARREL_LOG_FORMAT": "",
 		"CARREL_BUDGET_RUN_USD": "0", "CARREL_BUDGET_RUN_TOKENS": "0", "CARREL_BUDGET_USER_DAY_USD": "0",
-		"CARREL_BUDGET_USER_DAY_TOKENS": "0", "CARREL_PRICES_FILE": "",
+		"CARREL_BUDGET_USER_DAY_TOKENS": "0", "CARREL_PRICES_FILE": "", "CARREL_AUDIT_FILE": "data/audit.log", "CARREL_AUDIT_MAX_BYTES": "64MiB", "CARREL_AUDIT_KEEP": "8",
+		"CARREL_AUDIT_CONTENT": "false", "CARREL_AUDIT_REQUIRED": "false",
 	}
 	cfg := DefaultConfig()
 	if diff := cmp.Diff(want, cfg.Redacted()); diff != "" {
@@ -253,6 +254,20 @@ func TestWhatIsNotBuiltYetIsRefusedWithASentence(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestAuditLogCanBeSwitchedOffUnlessItIsRequired(t *testing.T) {
+	if cfg := mustLoad(t, ConfigSource{Environ: []string{"CARREL_AUDIT_FILE=-"}}); cfg.hasAudit() {
+		t.Error("there is one")
+	}
+	for environ, want := range map[string]string{
+		"CARREL_AUDIT_FILE=- CARREL_AUDIT_REQUIRED=true": "there is no audit log to require",
+		"CARREL_AUDIT_CONTENT=some":                      "must be true or false",
+	} {
+		if got := mustFail(t, ConfigSource{Environ: strings.Fields(environ)}); len(got) != 1 || !strings.Contains(got[0], want) {
+			t.Errorf("%s gives %q", environ, got)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"carrel/internal/audit"
 	"carrel/internal/pool"
 	"carrel/internal/store"
 	"carrel/protocol"
@@ -20,20 +21,31 @@ import (
 type goingRun struct {
 	cancel context.CancelCauseFunc
 	place  atomic.Int64 // in the pool's queue; 0 = it does not wait
+	about  audit.Event  // whose it is, for its lines in the audit log
 }
 
 // Execute records a run and sets it going. It is durable when Execute returns,
 // and goes on whatever happens to ctx afterwards. Errors: CodeInvalidRequest,
 // CodeNotFound (an attachment), CodeTooLarge, CodeShuttingDown.
 func (o *Orchestrator) Execute(ctx context.Context, req protocol.ExecuteRequest) (protocol.Run, error) {
-	run, _, err := o.execute(ctx, req, "", "")
+	run, _, err := o.execute(ctx, req, callerOf(ctx), "")
 	return run, err
 }
 
 // execute is Execute for a caller that may repeat itself: with the key of an
 // earlier run it returns that run.
 func (o *Orchestrator) execute(ctx context.Context, req protocol.ExecuteRequest, caller, key string) (run protocol.Run, existing bool, err error) {
+	if run, existing, err = o.submit(ctx, req, caller, key); err != nil {
+		o.note(ctx, audit.Event{Action: audit.RunSubmitted, Caller: caller, UserID: req.UserID, SessionID: req.SessionID}, err)
+	}
+	return run, existing, err
+}
+
+func (o *Orchestrator) submit(ctx context.Context, req protocol.ExecuteRequest, caller, key string) (run protocol.Run, existing bool, err error) {
 	if err := o.checkRequest(&req); err != nil {
+		return protocol.Run{}, false, err
+	}
+	if err := o.auditable(ctx); err != nil {
 		return protocol.Run{}, false, err
 	}
 	if err := o.enter(); err != nil {
@@ -63,13 +75,26 @@ func (o *Orchestrator) execute(ctx context.Context, req protocol.ExecuteRequest,
 		return run, existing, err
 	}
 	o.log.InfoContext(ctx, "run accepted", "run", run.RunID, "caller", caller)
-	ctx, cancel := context.WithCancelCause(o.root) //nolint:contextcheck // a run outlives the caller who asked for it
-	g := &goingRun{cancel: cancel}
+	o.begin(&goingRun{about: audit.Event{ //nolint:contextcheck // a run outlives the caller who asked for it
+		Caller: caller, UserID: run.UserID, RunID: run.RunID, SessionID: run.SessionID, Agent: run.Agent,
+	}}, run, req)
+	return run, false, nil
+}
+
+// begin sets a run going. One that cannot be written down, and must be, ends before
+// it has a worker.
+func (o *Orchestrator) begin(g *goingRun, run protocol.Run, req protocol.ExecuteRequest) {
+	ctx, cancel := context.WithCancelCause(o.root)
+	g.cancel = cancel
+	e := g.line(audit.RunSubmitted)
+	e.Decision, e.Content = audit.Allow, req.Message
+	if err := o.unaudited(o.audit.Write(ctx, e)); err != nil {
+		cancel(err)
+	}
 	o.mu.Lock()
 	o.going[run.RunID] = g
 	o.mu.Unlock()
 	o.runsWG.Go(func() { o.carryOut(ctx, g, run, req) })
-	return run, false, nil
 }
 
 // enter counts a caller in, so that Shutdown waits for it, or refuses it.
@@ -108,7 +133,11 @@ func (o *Orchestrator) checkRequest(req *protocol.ExecuteRequest) error {
 // carryOut takes a run from the queue to its ending.
 func (o *Orchestrator) carryOut(ctx context.Context, g *goingRun, run protocol.Run, req protocol.ExecuteRequest) {
 	defer g.cancel(nil)
-	r := &recorder{store: o.store, runID: run.RunID, questions: o.approvals}
+	r := &recorder{
+		store: o.store, runID: run.RunID, questions: o.approvals,
+		audit: o.audit, about: g.about, began: time.Now(),
+	}
+	defer o.audit.Settle(context.WithoutCancel(ctx), run.UserID)
 	defer o.approvals.forget(run.RunID)
 	err := o.work(ctx, g, r, run, req)
 	if err != nil {
@@ -168,6 +197,7 @@ func (o *Orchestrator) work(ctx context.Context, g *goingRun, r *recorder, run p
 		return err
 	}
 	defer lease.Release()
+	_ = o.audit.Write(ctx, g.line(audit.RunStarted)) // the line that is required is run_submitted
 	r.lostToMemory = lease.LostToMemory
 	ctx, disk, err := o.disk.begin(ctx, req.UserID)
 	if err != nil {
@@ -213,6 +243,9 @@ func (o *Orchestrator) Cancel(ctx context.Context, runID string) error {
 	g := o.going[runID]
 	o.mu.Unlock()
 	if g != nil {
+		o.note(ctx, audit.Event{
+			Action: audit.RunCanceled, UserID: g.about.UserID, RunID: runID, SessionID: g.about.SessionID,
+		}, nil)
 		g.cancel(protocol.Errorf(protocol.CodeCanceled, "the run was canceled"))
 		return nil
 	}

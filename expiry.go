@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"carrel/internal/audit"
 	"carrel/internal/workspace"
 )
 
@@ -16,6 +17,7 @@ type expiry struct {
 	// isAwaited tells of users whose run waits and has not opened the directory
 	// yet. An open one stays in any case.
 	isAwaited func(userID string) bool
+	audit     *audit.Log
 	log       *slog.Logger
 }
 
@@ -35,6 +37,7 @@ func (e expiry) run(ctx context.Context) {
 	for {
 		gone, err := e.dirs.Expire(ctx, e.ttl, e.isAwaited)
 		for _, userID := range gone {
+			_ = e.audit.Write(ctx, audit.Event{Action: audit.UserExpired, UserID: userID, Decision: audit.Allow})
 			e.log.InfoContext(ctx, "directory of user is removed", "user", userID, "unused_for_longer_than", e.ttl)
 		}
 		if err != nil && ctx.Err() == nil {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"carrel/internal/audit"
 	"carrel/internal/broker"
 	"carrel/internal/cgroup"
 	"carrel/internal/engine/local"
@@ -41,6 +42,7 @@ type Orchestrator struct {
 	dirs    *workspace.Dirs
 	disk    *diskWatch // nil where the file system holds users to their quota
 	room    *room
+	audit   *audit.Log      // nil = none is kept
 	cgroups *cgroup.Cgroups // nil where the host gives none
 	store   *store.Store
 	broker  *broker.Broker // nil = there is no key, and no way out of a sandbox
@@ -126,6 +128,9 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 	if err := o.openDirs(ctx); err != nil {
 		return err
 	}
+	if err := o.openAudit(ctx); err != nil {
+		return err
+	}
 	if o.store, err = store.Open(ctx, store.Options{URL: o.cfg.DatabaseURL, Logger: o.log}); err != nil {
 		return err
 	}
@@ -149,7 +154,7 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 		Logger:  o.log,
 	})
 	o.startPool()
-	e := expiry{dirs: o.dirs, ttl: o.cfg.FileTTL, isAwaited: o.pool.InUse, log: o.log}
+	e := expiry{dirs: o.dirs, ttl: o.cfg.FileTTL, isAwaited: o.pool.InUse, audit: o.audit, log: o.log}
 	o.partsWG.Go(func() { e.run(o.root) })
 	o.partsWG.Go(func() { o.followFiles(o.root) })
 	return nil
@@ -229,7 +234,10 @@ func (o *Orchestrator) endInterrupted(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("end interrupted run %s: %w", run.RunID, err)
 		}
-		r := &recorder{store: o.store, runID: run.RunID, seq: run.LastSeq, open: open}
+		r := &recorder{
+			store: o.store, runID: run.RunID, seq: run.LastSeq, open: open,
+			audit: o.audit, about: audit.Event{UserID: run.UserID, RunID: run.RunID, SessionID: run.SessionID, Agent: run.Agent},
+		}
 		err = r.end(ctx, protocol.Errorf(protocol.CodeInterrupted, "the daemon ended while the run was going"))
 		if err != nil {
 			return fmt.Errorf("end interrupted run %s: %w", run.RunID, err)
@@ -327,6 +335,7 @@ func (o *Orchestrator) close() error {
 	if o.store != nil {
 		errs = append(errs, o.store.Close())
 	}
+	errs = append(errs, o.closeAudit(o.root))
 	if o.dirs != nil {
 		errs = append(errs, o.dirs.Close())
 	}

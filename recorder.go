@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"carrel/internal/audit"
 	"carrel/internal/broker"
 	"carrel/internal/pool"
 	"carrel/internal/store"
@@ -28,12 +29,16 @@ type recorder struct {
 	questions *approvals
 	open      []string
 	meter     *broker.Meter // nil = the run could use no model
+	// audit is told of the run's questions and of its end, in lines about it.
+	audit *audit.Log
+	about audit.Event
+	began time.Time // zero = under another daemon
 }
 
 // take stores an event of the worker. ctx is the run's: its cause names what
 // ended it.
 func (r *recorder) take(ctx context.Context, ev protocol.EventParams) error {
-	if err := r.correct(&ev); err != nil {
+	if err := r.correct(ctx, &ev); err != nil {
 		return err
 	}
 	r.open = follow(r.open, ev.Type, ev.Data)
@@ -63,14 +68,16 @@ func (r *recorder) take(ctx context.Context, ev protocol.EventParams) error {
 	if err != nil {
 		return err
 	}
-	r.ended = ev.Type.Ends()
+	if r.ended = ev.Type.Ends(); r.ended {
+		r.noteEnd(ctx, ev.Type, ev.Data)
+	}
 	return nil
 }
 
 // correct takes in the events that tell of what the host itself knows, and puts that
 // into them: what a person answered, what was spent. A worker's word would be shown
 // as theirs.
-func (r *recorder) correct(ev *protocol.EventParams) (err error) {
+func (r *recorder) correct(ctx context.Context, ev *protocol.EventParams) (err error) {
 	var is any
 	switch ev.Type {
 	case protocol.EventApprovalRequested:
@@ -78,15 +85,22 @@ func (r *recorder) correct(ev *protocol.EventParams) (err error) {
 		if err := json.Unmarshal(ev.Data, &q); err != nil {
 			return protocol.Errorf(protocol.CodeWorkerProtocolError, "%s: %w", ev.Type, err)
 		}
-		return r.questions.ask(r.runID, q)
+		if err := r.questions.ask(r.runID, q); err != nil {
+			return err
+		}
+		r.noteApproval(ctx, audit.ApprovalAsked, audit.Event{ApprovalID: q.ApprovalID, Tool: q.Tool, Content: string(q.Input)})
+		return nil
 	case protocol.EventApprovalResolved:
 		var told protocol.ApprovalResolved
 		if err := json.Unmarshal(ev.Data, &told); err != nil {
 			return protocol.Errorf(protocol.CodeWorkerProtocolError, "%s: %w", ev.Type, err)
 		}
-		if is, err = r.questions.resolve(r.runID, told); err != nil {
+		resolved, by, err := r.questions.resolve(r.runID, told)
+		if err != nil {
 			return err
 		}
+		r.noteApproval(ctx, audit.ApprovalEnded, audit.Event{ApprovalID: resolved.ApprovalID, Decision: resolved.Decision, By: by})
+		is = resolved
 	case protocol.EventUsage:
 		is = r.meter.Usage()
 	default:
@@ -171,6 +185,7 @@ func (r *recorder) end(ctx context.Context, err error) error {
 		return err
 	}
 	r.ended = true
+	r.noteEnd(ctx, protocol.EventRunError, data)
 	return nil
 }
 

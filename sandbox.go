@@ -2,7 +2,9 @@ package carrel
 
 import (
 	"context"
+	"time"
 
+	"carrel/internal/audit"
 	"carrel/internal/pool"
 	"carrel/protocol"
 )
@@ -10,7 +12,7 @@ import (
 // Exec runs one command in a user's sandbox, to its end; ctx's end stops it.
 // Where sink is not nil it is given the output as it comes, from one goroutine,
 // and its error stops the command.
-func (o *Orchestrator) Exec(ctx context.Context, userID string, req protocol.ExecRequest, sink func(protocol.EventType, protocol.ExecOutput) error) (protocol.ExecResult, error) {
+func (o *Orchestrator) Exec(ctx context.Context, userID string, req protocol.ExecRequest, sink func(protocol.EventType, protocol.ExecOutput) error) (result protocol.ExecResult, err error) {
 	if err := protocol.CheckUserID(userID); err != nil {
 		return protocol.ExecResult{}, err
 	}
@@ -18,11 +20,23 @@ func (o *Orchestrator) Exec(ctx context.Context, userID string, req protocol.Exe
 		return protocol.ExecResult{}, err
 	}
 	defer o.runsWG.Done()
+	g := &goingRun{about: audit.Event{Caller: callerOf(ctx), UserID: userID, RunID: newID("exec_")}}
+	if err := o.noteExec(ctx, g, req.Command); err != nil {
+		return protocol.ExecResult{}, err
+	}
+	began := time.Now()
+	defer func() { o.noteExecEnd(context.WithoutCancel(ctx), g, began, result, err) }()
+	return o.exec(ctx, g, req, sink)
+}
+
+// exec does it; g has the command's name and user.
+func (o *Orchestrator) exec(ctx context.Context, g *goingRun, req protocol.ExecRequest, sink func(protocol.EventType, protocol.ExecOutput) error) (protocol.ExecResult, error) {
+	userID, key := g.about.UserID, g.about.RunID
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	key := newID("exec_")
+	g.cancel = cancel // for a shutdown; no caller knows the command's name
 	o.mu.Lock()
-	o.going[key] = &goingRun{cancel: cancel} // for a shutdown; no caller knows its name
+	o.going[key] = g
 	o.mu.Unlock()
 	defer func() {
 		o.mu.Lock()
@@ -91,6 +105,16 @@ func (o *Orchestrator) RetireSandbox(ctx context.Context, userID string, purge b
 	if err := protocol.CheckUserID(userID); err != nil {
 		return err
 	}
+	e := audit.Event{Action: audit.SandboxRetired, UserID: userID}
+	if purge {
+		e.Action = audit.SandboxPurged
+	}
+	err := o.retire(ctx, userID, purge)
+	o.note(ctx, e, err)
+	return err
+}
+
+func (o *Orchestrator) retire(ctx context.Context, userID string, purge bool) error {
 	if err := o.pool.Retire(ctx, userID); err != nil {
 		return err
 	}

@@ -98,9 +98,9 @@ func (s service) RetireSandbox(ctx context.Context, userID string, purge bool) e
 
 func (s service) System(context.Context) (protocol.System, error) { return s.o.System(), nil }
 
-func (s service) Ready(context.Context) error {
+func (s service) Ready(ctx context.Context) error {
 	if s.o.isClosing() {
 		return protocol.Errorf(protocol.CodeShuttingDown, "the daemon is shutting down")
 	}
-	return nil
+	return s.o.auditable(ctx)
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"carrel/internal/agent/session"
+	"carrel/internal/audit"
 	"carrel/protocol"
 )
 
@@ -55,22 +56,26 @@ func (o *Orchestrator) ReadSession(ctx context.Context, userID, sessionID string
 
 // DeleteSession removes a session; CodeNotFound if there is none.
 func (o *Orchestrator) DeleteSession(ctx context.Context, userID, sessionID string) error {
-	return o.inHome(ctx, userID, func(home *os.Root, _ func(*os.File) error) error {
+	err := o.inHome(ctx, userID, func(home *os.Root, _ func(*os.File) error) error {
 		return session.Delete(home, sessionID)
 	})
+	o.note(ctx, audit.Event{Action: audit.SessionDeleted, UserID: userID, SessionID: sessionID}, err)
+	return err
 }
 
 // ForkSession makes a new session that begins as another; fork is its id, or empty
 // for a new one. CodeNotFound, CodeConflict if there is one of that id, or
 // CodeDiskQuotaExceeded.
-func (o *Orchestrator) ForkSession(ctx context.Context, userID, sessionID, fork string) (protocol.SessionInfo, error) {
+func (o *Orchestrator) ForkSession(ctx context.Context, userID, sessionID, fork string) (made protocol.SessionInfo, err error) {
 	if fork == "" {
 		fork = newID("session-")
 	}
-	var made protocol.SessionInfo
 	if err := protocol.CheckUserID(userID); err != nil {
 		return made, err
 	}
+	defer func() {
+		o.note(ctx, audit.Event{Action: audit.SessionForked, UserID: userID, SessionID: sessionID, Fork: fork}, err)
+	}()
 	left, free, err := o.room.take(ctx, userID, session.MaxBytes)
 	if err != nil {
 		return made, err

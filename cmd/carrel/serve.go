@@ -55,6 +55,11 @@ func (s *serveCmd) Run(ctx context.Context, c *cli, out *output) error {
 	}
 	signals, stop := interrupted()
 	defer stop()
+	hangups := make(chan os.Signal, 1)
+	if !isatty.IsTerminal(os.Stdin.Fd()) { // else it says that the terminal is gone
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+	}
 	// The address first: who has it in use learns that before anything starts.
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen)
 	if err != nil {
@@ -73,9 +78,6 @@ func (s *serveCmd) Run(ctx context.Context, c *cli, out *output) error {
 	served := make(chan error, 1)
 	go func() { served <- answer(server, listener) }()
 	announce(out, cfg, listener.Addr().String(), o.System())
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
 
 	for {
 		select {
@@ -83,6 +85,7 @@ func (s *serveCmd) Run(ctx context.Context, c *cli, out *output) error {
 			return errors.Join(err, o.Shutdown(ctx))
 		case <-hangups:
 			o.Reload(ctx)
+			o.ReopenAudit(ctx) // as logrotate asks for
 		case sig := <-signals:
 			log.InfoContext(ctx, "draining: no new runs, going ones get time; once more to hurry", "signal", sig.String(), "time", drainTime)
 			return drain(ctx, o, server, signals)
