@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"strings"
 	"time"
@@ -78,6 +79,9 @@ func (o *Orchestrator) note(ctx context.Context, e audit.Event, err error) {
 	e.Decision = cmp.Or(e.Decision, audit.Allow)
 	if err != nil {
 		e.Code, e.Decision = protocol.CodeOf(err), audit.Failed
+		if told, ok := errors.AsType[*protocol.Error](err); ok {
+			e.Reason = told.Message
+		}
 		switch status := e.Code.HTTPStatus(); {
 		case e.Code == protocol.CodeInvalidRequest, e.Code == protocol.CodeNotFound:
 			return

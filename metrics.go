@@ -18,7 +18,7 @@ type metrics struct {
 	workers, maxWorkers, warm, queued, queueSize *prometheus.Desc
 	going, tokens, cost, requests                *prometheus.Desc
 	degraded, layer                              *prometheus.Desc
-	auditLost                                    *prometheus.Desc
+	auditLost, denials                           *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*metrics)(nil)
@@ -45,6 +45,7 @@ func (o *Orchestrator) Metrics() http.Handler {
 			requests:   desc("broker_requests_total", "Requests that the broker has let out of sandboxes."),
 			degraded:   desc("isolation_degraded", "1 = sandboxes lack a layer that SANDBOX_ISOLATION=strict or SANDBOX_REQUIRE asks for."),
 			layer:      desc("isolation_layer", "1 = the layer holds in full, 0 = degraded or missing.", "layer"),
+			denials:    desc("denials_total", "What workers say that their sandboxes have denied, by layer.", "layer"),
 			auditLost:  desc("audit_lost_total", "Lines of the audit log that could not be written."),
 		},
 	)
@@ -79,6 +80,9 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	tell(m.cost, prometheus.CounterValue, used.CostUSD)
 	tell(m.requests, prometheus.CounterValue, float64(used.Requests))
 	tell(m.degraded, prometheus.GaugeValue, oneIf(m.o.isolation.State != isolationStrict))
+	for layer, count := range m.o.denials {
+		tell(m.denials, prometheus.CounterValue, float64(count.Load()), layer)
+	}
 	tell(m.auditLost, prometheus.CounterValue, float64(m.o.audit.Lost()))
 	for _, l := range m.o.isolation.Layers {
 		tell(m.layer, prometheus.GaugeValue, oneIf(l.State == protocol.LayerOK), l.Name)

@@ -57,6 +57,7 @@ type Orchestrator struct {
 	reloads     reloads
 
 	approvals   *approvals
+	denials     denials
 	transcripts chan struct{} // holds a value for each that is being read
 	commits     sync.Mutex    // see files.Place
 
@@ -96,6 +97,7 @@ func New(ctx context.Context, cfg Config, options ...Option) (*Orchestrator, err
 		version:     "dev",
 		startedAt:   time.Now(),
 		approvals:   newApprovals(cfg.ApprovalTimeout),
+		denials:     newDenials(),
 		transcripts: make(chan struct{}, maxTranscripts),
 		going:       make(map[string]*goingRun),
 	}
@@ -213,6 +215,8 @@ func (o *Orchestrator) startPool() {
 		Connect:         o.connect(),
 		Permissions:     o.permissions,
 		Hook:            o.webhooks.Call,
+		Denied:          o.denied,
+		Decided:         o.decided,
 		Logger:          o.log,
 	})
 	o.partsWG.Go(func() {

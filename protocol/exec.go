@@ -69,6 +69,8 @@ type ExecResult struct {
 	Truncated  bool   `json:"truncated"`          // some output was left out
 	OOMKill    bool   `json:"oom_kill,omitempty"` // the kernel killed it for want of memory
 	DurationMS int64  `json:"duration_ms"`
+	// Denials are what the sandbox has likely denied a command that failed.
+	Denials []Denial `json:"denials,omitempty"`
 }
 
 // The events of a streamed exec, in its SSE answer and as "exec_output"

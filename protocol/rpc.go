@@ -16,6 +16,8 @@ const (
 const (
 	MethodEvent      = "event"       // notification, EventParams
 	MethodExecOutput = "exec_output" // notification, ExecOutputParams
+	MethodDenied     = "denied"      // notification, DeniedParams
+	MethodDecided    = "decided"     // notification, DecidedParams
 	MethodApprove    = "approve"     // ApproveParams → ApproveResult
 	MethodHook       = "hook"        // HookParams → HookResult
 )

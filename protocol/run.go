@@ -96,6 +96,9 @@ type Result struct {
 	// is then the true size.
 	Truncated    bool  `json:"truncated,omitempty"`
 	ContentBytes int64 `json:"content_bytes,omitempty"`
+	// Denials are what the sandbox has likely denied a script that failed; its output
+	// is as it was. A model reads of them in its tools' results.
+	Denials []Denial `json:"denials,omitempty"`
 	// ToolCallsLeftOut counts the calls that ToolCalls has no room for.
 	ToolCallsLeftOut int `json:"tool_calls_left_out,omitempty"`
 }

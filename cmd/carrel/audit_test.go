@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"carrel/internal/anthropictest"
 	"carrel/internal/audit"
 	"carrel/protocol"
 )
@@ -88,7 +90,7 @@ func TestAuditLogTellsWhoHadWhatDone(t *testing.T) {
 		"run_submitted run_started run_canceled run_ended sandbox_purged daemon_stopped"; got != want {
 		t.Fatalf("the log has %s\nwant %s", got, want)
 	}
-	first, submitted, ended, exec := events[0], events[1], events[3], events[5]
+	first, submitted, ended, command := events[0], events[1], events[3], events[5]
 	if first.Isolation == "" || first.Layers["landlock"] != "ok" || first.PID != d.cmd.Process.Pid {
 		t.Errorf("the daemon: %+v", first)
 	}
@@ -98,8 +100,8 @@ func TestAuditLogTellsWhoHadWhatDone(t *testing.T) {
 	if ended.RunID != submitted.RunID || ended.Status != "finished" || *ended.ExitCode != 3 || ended.Seconds <= 0 || ended.Caller != "local" {
 		t.Errorf("ended: %+v", ended)
 	}
-	if exec.UserID != "bob" || *exec.ExitCode != 3 || exec.RunID != events[4].RunID {
-		t.Errorf("exec: %+v", exec)
+	if command.UserID != "bob" || *command.ExitCode != 3 || command.RunID != events[4].RunID {
+		t.Errorf("exec: %+v", command)
 	}
 	if end := events[10]; end.Code != protocol.CodeCanceled || end.RunID != run.RunID || events[9].Caller != "local" {
 		t.Errorf("canceled: %+v", end)
@@ -120,9 +122,9 @@ func TestAuditLogKeepsContentIfAskedFor(t *testing.T) {
 	d.exec("ana", "echo there")
 	d.stop()
 	events := auditLog(t, file)
-	if run, exec := about(events, audit.RunSubmitted), about(events, audit.ExecStarted); len(run) != 1 || run[0].Content != "echo hello" ||
-		len(exec) != 1 || !strings.Contains(exec[0].Content, "echo there") {
-		t.Errorf("%+v, %+v", run, exec)
+	if run, command := about(events, audit.RunSubmitted), about(events, audit.ExecStarted); len(run) != 1 || run[0].Content != "echo hello" ||
+		len(command) != 1 || !strings.Contains(command[0].Content, "echo there") {
+		t.Errorf("%+v, %+v", run, command)
 	}
 }
 
@@ -201,4 +203,135 @@ func TestSIGHUPLetsAnAuditLogGoThatWasPutAside(t *testing.T) {
 		d.get("/healthz", nil)
 	}
 	d.stop()
+}
+
+// What the sandbox denies is told to whoever runs the command in one line, beside its
+// output, and to the operator; a user's own mistakes are not.
+func TestDenialsAreToldToTheUserAndToTheOperator(t *testing.T) {
+	base := t.TempDir()
+	d := serve(t, base, "SANDBOX_PIDS_LIMIT=96")
+	rows := []struct {
+		name, command string
+		layer, rule   string
+		target        string // part of it
+	}{
+		{"connect", "exec 5<>/dev/tcp/192.0.2.1/80", "landlock", "tcp", "192.0.2.1"},
+		{"resolve", "python3 -c 'import urllib.request; urllib.request.urlopen(\"http://example.com\")'", "network-namespace", "network", ""},
+		{"write to /etc", "echo x > /etc/x", "mount-namespace", "read-only", "/etc/x"},
+		{"write over /etc/passwd", "echo x > /etc/passwd", "mount-namespace", "read-only", "/etc/passwd"},
+		{"read the worker's home", "cat /home/agent/x", "landlock", "places", "/home/agent/x"},
+		{"mount", "mount -t tmpfs none /tmp", "user-namespace", "one-user", ""},
+		{"unshare", "unshare -r true", "seccomp", "system-call", ""},
+		{"kill the worker", "kill -9 1", "landlock", "signals", ""},
+		{"fork bomb", "n=0; while [ $n -lt 500 ]; do sleep 100 & n=$((n+1)); done", "limits", "processes", ""},
+		{"fill /tmp", "dd if=/dev/zero of=/tmp/x bs=1M count=1024; s=$?; rm /tmp/x; exit $s", "limits", "tmp-size", "/tmp/x"},
+		{"one big file", "truncate -s 2G x", "limits", "file-size", ""},
+		{"script without its execute bit", "echo 'echo x' > s; ./s", "", "", ""},
+		{"file of mode 0", "echo x > c; chmod 0 c; cat c", "", "", ""},
+		{"remove nothing", "rm nothing /workspace/nothing", "", "", ""},
+		{"kill what is gone", "sleep 0 & p=$!; wait; kill $p", "", "", ""},
+		{"plain failure", "exit 7", "", "", ""},
+	}
+	told := 0
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			if row.name == "resolve" {
+				requires(t, "python3")
+			}
+			body, err := json.Marshal(protocol.ExecRequest{Command: protocol.Command{Args: []string{"/bin/bash", "-c", row.command}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, answer := d.post("/v1/users/ana/exec", string(body), nil)
+			var r protocol.ExecResult
+			if err := json.Unmarshal(answer, &r); err != nil || r.ExitCode == 0 {
+				t.Fatalf("%s, %v", answer, err)
+			}
+			if strings.Contains(r.Stdout+r.Stderr, "carrel: ") {
+				t.Errorf("the output is falsified: %s", r.Stderr)
+			}
+			if row.layer == "" {
+				if len(r.Denials) != 0 {
+					t.Errorf("%q is called a denial: %+v", r.Stderr, r.Denials)
+				}
+				return
+			}
+			if len(r.Denials) != 1 || r.Denials[0].Layer != row.layer || r.Denials[0].Rule != row.rule ||
+				!strings.Contains(r.Denials[0].Target, row.target) || !r.Denials[0].Inferred {
+				t.Fatalf("%q is told as %+v", r.Stderr, r.Denials)
+			}
+			told++
+			events := about(auditLog(t, filepath.Join(base, "audit.log")), audit.Denied)
+			if e := events[len(events)-1]; len(events) != told || e.Layer != row.layer || e.Rule != row.rule || e.Source != audit.FromWorker ||
+				e.UserID != "ana" || e.Decision != audit.Deny || !strings.HasPrefix(e.RunID, "exec_") || e.Caller != "local" || !e.Inferred {
+				t.Errorf("%d denials in the log, the last one %+v", len(events), e)
+			}
+		})
+	}
+	// The shell agent tells it beside the output as well.
+	r := d.script("ana", "echo x > /etc/x")
+	if len(r.Denials) != 1 || r.Denials[0].Target != "/etc/x" || strings.Contains(r.Content, "carrel: ") {
+		t.Errorf("%+v", r)
+	}
+	_, metrics := d.get("/metrics", nil)
+	if !strings.Contains(string(metrics), "\ncarrel_denials_total{layer=\"mount-namespace\"} 3\n") || !strings.Contains(string(metrics), "\ncarrel_denials_total{layer=\"other\"} 0\n") {
+		t.Errorf("metrics: %s", metrics)
+	}
+	d.stop()
+}
+
+func requires(t *testing.T, program string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		t.Skipf("there is no %s", program)
+	}
+}
+
+// A model reads of a denial in the result of its tool; the operator reads who has let
+// the tool be used, by which rule.
+func TestModelAndOperatorReadOfDenialsAndDecisions(t *testing.T) {
+	rules := filepath.Join(t.TempDir(), "permissions.json")
+	if err := os.WriteFile(rules, []byte(`{"deny": ["bash(rm *)"], "ask": ["write"]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	steps := []step{{
+		message: "get out", answer: "I could not.",
+		calls: []anthropictest.Block{
+			bash("t1", "echo x > /etc/x"),
+			call("t2", "read", map[string]any{"path": "/home/agent/x"}),
+			bash("t3", "rm -rf /"),
+			call("t4", "write", map[string]any{"path": "x", "content": "secret-content"}),
+		},
+		results: []string{
+			"!carrel: /etc/x is read-only here (mount-namespace, likely)", "!denied by the sandbox (landlock)", "!denied: the permission rule", "!denied by a person",
+		},
+	}}
+	s := play(t, turns(steps...), "CARREL_PERMISSIONS_FILE="+rules, "CARREL_APPROVAL_TIMEOUT=1s")
+	s.perform("ana", steps)
+	s.stop()
+	events := auditLog(t, filepath.Join(s.base, "audit.log"))
+	var denied, decided []string
+	for _, e := range about(events, audit.Denied) {
+		denied = append(denied, e.Layer+" "+e.Target)
+	}
+	for _, e := range about(events, audit.ToolDecided) {
+		decided = append(decided, strings.Join([]string{e.CallID, e.Tool, e.Decision, e.By, e.Rule, e.Source}, " "))
+	}
+	slices.Sort(denied) // the calls go side by side
+	slices.Sort(decided)
+	if want := []string{"landlock /home/agent/x", "mount-namespace /etc/x"}; !slices.Equal(denied, want) {
+		t.Errorf("denied: %q, want %q", denied, want)
+	}
+	want := []string{"t1 bash allow default  worker", "t2 read allow default  worker", "t3 bash deny rule bash(rm *) worker", "t4 write deny person write worker"}
+	if !slices.Equal(decided, want) {
+		t.Errorf("decided: %q, want %q", decided, want)
+	}
+	asked, ended := about(events, audit.ApprovalAsked), about(events, audit.ApprovalEnded)
+	if len(asked) != 1 || len(ended) != 1 || asked[0].Tool != "write" || ended[0].ApprovalID != asked[0].ApprovalID || ended[0].By != "timeout" || ended[0].Decision != audit.Deny {
+		t.Errorf("asked %+v, ended %+v", asked, ended)
+	}
+	content, err := os.ReadFile(filepath.Join(s.base, "audit.log"))
+	if err != nil || bytes.Contains(content, []byte("secret-content")) || bytes.Contains(content, []byte("rm -rf")) {
+		t.Errorf("the log tells too much: %s, %v", content, err)
+	}
 }

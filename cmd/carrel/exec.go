@@ -69,6 +69,7 @@ func (e *execCmd) run(ctx context.Context, b backend, out *output, req protocol.
 	if err != nil {
 		return err
 	}
+	printDenials(out, result.Denials)
 	if result.ExitCode != 0 {
 		return exitError(result.ExitCode)
 	}

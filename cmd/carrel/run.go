@@ -84,7 +84,7 @@ func (r *runCmd) follow(ctx context.Context, b backend, out *output) error {
 			}
 		}
 		if ev.Type.Ends() {
-			return outcome(ev)
+			return r.outcome(out, ev)
 		}
 	}
 	return errors.New("the events of the run ended without its end")
@@ -159,8 +159,15 @@ func firstLine(result string, isError bool) string {
 	return line
 }
 
+// printDenials says, after a command's own output, what of the sandbox was in its way.
+func printDenials(out *output, denials []protocol.Denial) {
+	for _, d := range denials {
+		_, _ = io.WriteString(out.stderr, oneLine(d.Text)+"\n")
+	}
+}
+
 // outcome turns a run's last event into carrel's own end.
-func outcome(ev protocol.Event) error {
+func (r *runCmd) outcome(out *output, ev protocol.Event) error {
 	if ev.Type == protocol.EventRunError {
 		var e protocol.RunError
 		if err := json.Unmarshal(ev.Data, &e); err != nil {
@@ -171,6 +178,9 @@ func outcome(ev protocol.Event) error {
 	var result protocol.Result
 	if err := json.Unmarshal(ev.Data, &result); err != nil {
 		return fmt.Errorf("decode %s: %w", ev.Type, err)
+	}
+	if !r.JSON {
+		printDenials(out, result.Denials)
 	}
 	if result.ExitCode != nil && *result.ExitCode != 0 {
 		return exitError(*result.ExitCode)

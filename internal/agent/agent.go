@@ -38,6 +38,10 @@ type Run struct {
 	// It blocks until there is an answer, which may be that there is none: deny.
 	// An error says that the run was canceled or has lost its host.
 	Approve func(ctx context.Context, p protocol.ApproveParams) (protocol.ApproveResult, error)
+	// Denied tells the host what the sandbox has denied the run; nil = nobody is told.
+	Denied func(ctx context.Context, d *protocol.Denial)
+	// Decided tells the host what was decided of the use of a tool.
+	Decided func(ctx context.Context, p protocol.DecidedParams)
 	// Policy and Webhook are for a hook.Gate: whoever lets a model use tools puts
 	// one between the two. What a user runs himself needs none.
 	Policy  *hook.Policy

@@ -59,8 +59,14 @@ var rooms = []room{
 
 	// The jailed half.
 	{
+		path:    "internal/denial",
+		rooms:   []string{"internal/jail", "protocol"},
+		foreign: []string{"golang.org/x/sys/unix"},
+		why:     "reads what a layer has denied out of errnos and last words; the host asks it for the layers' names",
+	},
+	{
 		path:  "internal/tool",
-		rooms: []string{"internal/fdpass", "internal/jail", "internal/reap", "protocol"},
+		rooms: []string{"internal/denial", "internal/fdpass", "internal/jail", "internal/reap", "protocol"},
 		foreign: []string{
 			"github.com/bmatcuk/doublestar/v4", "golang.org/x/sys/unix",
 		},
@@ -90,7 +96,7 @@ var rooms = []room{
 	},
 	{
 		path:  "internal/agent/shell",
-		rooms: []string{"internal/agent", "internal/jail", "internal/tool", "protocol"},
+		rooms: []string{"internal/agent", "internal/denial", "internal/jail", "internal/tool", "protocol"},
 		why:   "one agent; the others do not know it",
 	},
 	{
@@ -116,7 +122,7 @@ var rooms = []room{
 	{
 		path: "internal/worker",
 		rooms: []string{
-			"internal/agent", "internal/agent/claude", "internal/agent/shell", "internal/door", "internal/fdpass",
+			"internal/agent", "internal/agent/claude", "internal/agent/shell", "internal/denial", "internal/door", "internal/fdpass",
 			"internal/hook", "internal/jail", "internal/jsonrpc", "internal/reap", "internal/tool", "protocol",
 		},
 		foreign: []string{"golang.org/x/sys/unix"},
@@ -210,7 +216,7 @@ var rooms = []room{
 	{
 		path: ".",
 		rooms: []string{
-			"internal/agent/session", "internal/audit", "internal/broker", "internal/cgroup", "internal/engine", "internal/engine/local", "internal/files", "internal/hook", "internal/hook/webhook", "internal/httpapi",
+			"internal/agent/session", "internal/audit", "internal/broker", "internal/cgroup", "internal/denial", "internal/engine", "internal/engine/local", "internal/files", "internal/hook", "internal/hook/webhook", "internal/httpapi",
 			"internal/jail", "internal/keyring", "internal/memory", "internal/pool", "internal/spelling", "internal/store", "internal/workspace", "protocol",
 		},
 		foreign: []string{"github.com/caarlos0/env/v11", "github.com/oklog/ulid/v2", "github.com/prometheus/client_golang", "golang.org/x/sync", "golang.org/x/sys/unix"},

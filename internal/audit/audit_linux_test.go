@@ -204,6 +204,21 @@ func TestFileThatSomebodyElseCouldHaveMadeIsRefused(t *testing.T) {
 			t.Helper()
 			return os.Chmod(filepath.Dir(file), 0o777)
 		}, "written by others"},
+		{"a directory of somebody else", func(t *testing.T, file string) error {
+			t.Helper()
+			if os.Geteuid() != 0 {
+				t.Skip("only root gives directories away")
+			}
+			return os.Chown(filepath.Dir(file), 4321, 4321)
+		}, "belongs to uid 4321"},
+		{"somebody else's", func(t *testing.T, file string) error {
+			t.Helper()
+			if os.Geteuid() != 0 {
+				t.Skip("only root gives files away")
+			}
+			plain(t, file)
+			return os.Chown(file, 4321, 4321)
+		}, "belongs to uid 4321"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "log")

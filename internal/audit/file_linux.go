@@ -47,11 +47,14 @@ func open(path string) (f *os.File, torn bool, err error) {
 // checkDir refuses a directory in which others could put another file in the log's
 // place.
 func checkDir(dir string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: dir, Err: err}
 	}
-	if info.Mode()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+	switch {
+	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("%s belongs to uid %d, not to the daemon: choose another directory", dir, st.Uid)
+	case st.Mode&0o022 != 0 && st.Mode&unix.S_ISVTX == 0:
 		return fmt.Errorf("%s can be written by others: chmod go-w, or choose another directory", dir)
 	}
 	return nil

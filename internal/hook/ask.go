@@ -22,10 +22,9 @@ const exitDeny = 2
 
 // ask asks the hooks of an event one after the other; each sees the input that the
 // one before it left. The answer is all of theirs together: the first that denies
-// ends it, one that asks outweighs one that allows. An error is a hook's failure,
-// which is to be taken as a no.
-func (g *Gate) ask(ctx context.Context, p protocol.HookParams, s *subject) (protocol.HookResult, error) {
-	var all protocol.HookResult
+// ends it, one that asks outweighs one that allows. by is the hook whose decision that
+// is. An error is a hook's failure, which is to be taken as a no.
+func (g *Gate) ask(ctx context.Context, p protocol.HookParams, s *subject) (all protocol.HookResult, by int, err error) {
 	p.RunID, p.SessionID = g.o.RunID, g.o.SessionID
 	if g.o.Dir != nil {
 		p.Cwd = g.o.Dir()
@@ -37,27 +36,27 @@ func (g *Gate) ask(ctx context.Context, p protocol.HookParams, s *subject) (prot
 		p.Hook = h.number
 		r, err := g.one(ctx, h, p)
 		if err != nil {
-			return all, fmt.Errorf("hook %d (%s) failed: %w", h.number, h.Event, err)
+			return all, h.number, fmt.Errorf("hook %d (%s) failed: %w", h.number, h.Event, err)
 		}
 		if r.Context != "" {
 			all.Context = strings.TrimPrefix(all.Context+"\n"+r.Context, "\n")
 		}
 		if r.Decision == deny || r.Decision == ask || r.Decision == allow && all.Decision == "" {
-			all.Decision, all.Reason = r.Decision, r.Reason
+			all.Decision, all.Reason, by = r.Decision, r.Reason, h.number
 		}
 		if all.Decision == deny {
-			return all, nil
+			return all, by, nil
 		}
 		if given(r.Input) {
 			p.Input, all.Input = r.Input, r.Input
 			if s != nil && p.Event == protocol.HookBeforeTool {
 				if s, err = g.subject(ctx, tool.Call{Name: p.Tool, Input: p.Input}); err != nil {
-					return all, err
+					return all, h.number, err
 				}
 			}
 		}
 	}
-	return all, nil
+	return all, by, nil
 }
 
 func (g *Gate) one(ctx context.Context, h hook, p protocol.HookParams) (r protocol.HookResult, err error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"carrel/internal/tool"
@@ -35,6 +36,8 @@ type GateOptions struct {
 	// nil = nobody is there, which is a no.
 	Approve func(ctx context.Context, p protocol.ApproveParams) (protocol.ApproveResult, error)
 	Webhook func(ctx context.Context, p protocol.HookParams) (protocol.HookResult, error)
+	// Decided is told what was decided of each call; nil = nobody wants to know.
+	Decided func(ctx context.Context, p protocol.DecidedParams)
 }
 
 // Gate stands between an agent and its tools for one run. It is safe for
@@ -60,77 +63,124 @@ func NewGate(o GateOptions) (*Gate, error) {
 // not be made. note is for the model to read beside the result. The error is
 // ctx's cause, once it has ended.
 func (g *Gate) Before(ctx context.Context, c tool.Call) (call tool.Call, denial, note string, err error) {
-	call, denial, note = g.before(ctx, c)
+	r := g.before(ctx, c)
 	if ctx.Err() != nil {
 		return c, "", "", context.Cause(ctx)
 	}
-	return call, denial, note, nil
+	g.tell(ctx, r)
+	return r.call, r.denial, r.note, nil
 }
 
-func (g *Gate) before(ctx context.Context, c tool.Call) (call tool.Call, denial, note string) {
+// tell tells the host who has decided what.
+func (g *Gate) tell(ctx context.Context, r ruling) {
+	if g.o.Decided == nil {
+		return
+	}
+	p := protocol.DecidedParams{
+		RunID: g.o.RunID, CallID: cut(r.call.ID, protocol.MaxDenialBytes), Tool: cut(r.call.Name, protocol.MaxDenialBytes),
+		Decision: allow, By: r.by, Rule: cut(r.rule, protocol.MaxDenialBytes),
+		Input: cut(string(r.call.Input), protocol.MaxDecidedInputBytes),
+	}
+	if r.denial != "" {
+		p.Decision = deny
+	}
+	g.o.Decided(ctx, p)
+}
+
+// cut is the beginning of a text, n bytes at most.
+func cut(text string, n int) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	if len(text) > n {
+		text = strings.ToValidUTF8(text[:n], "")
+	}
+	return text
+}
+
+// ruling is what has been decided of a call.
+type ruling struct {
+	call   tool.Call
+	denial string // "" = it may be done
+	note   string
+	by     protocol.DecidedBy
+	rule   string // the rule's text, the hook's number or the mode's name
+}
+
+func (g *Gate) before(ctx context.Context, c tool.Call) (r ruling) {
+	no := func(by protocol.DecidedBy, rule, denial string) ruling {
+		return ruling{c, denial, r.note, by, rule}
+	}
 	if g.o.Mode == modePlan && !slices.Contains([]string{"read", "glob", "grep"}, c.Name) {
-		return c, "denied: in plan mode only read, glob and grep may be used", ""
+		return no(protocol.ByMode, g.o.Mode, "denied: in plan mode only read, glob and grep may be used")
 	}
 	s, err := g.subject(ctx, c)
 	if err != nil {
-		return c, "denied: " + err.Error(), ""
+		return no(protocol.ByDoubt, "", "denied: "+err.Error())
 	}
 	if v := g.o.Policy.judge(s); v.decision == deny { // no hook need be asked
-		return c, "denied: " + v.reason, ""
+		return no(v.by(), v.rule, "denied: "+v.reason)
 	}
-	answer, err := g.ask(ctx, protocol.HookParams{Event: protocol.HookBeforeTool, Tool: c.Name, Input: c.Input}, s)
+	answer, number, err := g.ask(ctx, protocol.HookParams{Event: protocol.HookBeforeTool, Tool: c.Name, Input: c.Input}, s)
+	hook := strconv.Itoa(number)
 	if err != nil {
-		return c, "denied: " + err.Error(), ""
+		return no(protocol.ByHook, hook, "denied: "+err.Error())
 	}
-	note = answer.Context
+	r.note = answer.Context
 	if answer.Decision == deny {
-		return c, "denied by a hook: " + answer.Reason, note
+		return no(protocol.ByHook, hook, "denied by a hook: "+answer.Reason)
 	}
 	if answer.Input != nil { // the rules hold for what will be done, not for what was asked
 		c.Input = answer.Input
 		if s, err = g.subject(ctx, c); err != nil {
-			return c, "denied: " + err.Error(), note
+			return no(protocol.ByDoubt, "", "denied: "+err.Error())
 		}
 	}
 	v := g.o.Policy.judge(s)
 	if answer.Decision == ask && v.decision == allow {
-		v = verdict{ask, "a hook asks for a person's yes: " + answer.Reason}
+		v = verdict{decision: ask, reason: "a hook asks for a person's yes: " + answer.Reason}
 	}
+	yes := func(by protocol.DecidedBy, rule string) ruling { return ruling{c, "", r.note, by, rule} }
 	switch {
 	case v.decision == deny:
-		return c, "denied: " + v.reason, note
-	case v.decision == allow, answer.Decision == allow, g.o.Mode == modeBypass,
-		g.o.Mode == modeAcceptEdits && (c.Name == "write" || c.Name == "edit"):
-		return c, "", note
+		return no(v.by(), v.rule, "denied: "+v.reason)
+	case v.decision == allow:
+		return yes(v.by(), v.rule)
+	case answer.Decision == allow:
+		return yes(protocol.ByHook, hook)
+	case g.o.Mode == modeBypass, g.o.Mode == modeAcceptEdits && (c.Name == "write" || c.Name == "edit"):
+		return yes(protocol.ByMode, g.o.Mode)
 	}
-	call, denial = g.approve(ctx, c, v.reason)
-	return call, denial, note
+	asked := g.approve(ctx, c, v)
+	asked.note = r.note
+	return asked
 }
 
 // approve asks a person. What the person writes instead of the input is held
 // against the deny rules: they are the operator's.
-func (g *Gate) approve(ctx context.Context, c tool.Call, reason string) (call tool.Call, denial string) {
-	if g.o.Approve == nil {
-		return c, "denied: " + reason + "; nobody is there to ask"
+func (g *Gate) approve(ctx context.Context, c tool.Call, v verdict) ruling {
+	no := func(by protocol.DecidedBy, rule, denial string) ruling {
+		return ruling{call: c, denial: denial, by: by, rule: rule}
 	}
-	answer, err := g.o.Approve(ctx, protocol.ApproveParams{RunID: g.o.RunID, Tool: c.Name, Input: c.Input, Reason: reason})
+	if g.o.Approve == nil {
+		return no(protocol.ByDoubt, v.rule, "denied: "+v.reason+"; nobody is there to ask")
+	}
+	answer, err := g.o.Approve(ctx, protocol.ApproveParams{RunID: g.o.RunID, Tool: c.Name, Input: c.Input, Reason: v.reason})
 	switch {
 	case err != nil:
-		return c, fmt.Sprintf("denied: %s; nobody could be asked: %s", reason, err)
+		return no(protocol.ByDoubt, v.rule, fmt.Sprintf("denied: %s; nobody could be asked: %s", v.reason, err))
 	case answer.Decision != allow:
-		return c, strings.TrimSuffix("denied by a person: "+answer.Reason, ": ")
+		return no(protocol.ByPerson, v.rule, strings.TrimSuffix("denied by a person: "+answer.Reason, ": "))
 	case !given(answer.Input):
-		return c, ""
+		return ruling{call: c, by: protocol.ByPerson, rule: v.rule}
 	}
 	c.Input = answer.Input
 	s, err := g.subject(ctx, c)
 	if err != nil {
-		return c, "denied: " + err.Error()
+		return no(protocol.ByDoubt, "", "denied: "+err.Error())
 	}
 	if v := g.o.Policy.judge(s); v.decision == deny {
-		return c, "denied: " + v.reason
+		return no(v.by(), v.rule, "denied: "+v.reason)
 	}
-	return c, ""
+	return ruling{call: c, by: protocol.ByPerson, rule: v.rule}
 }
 
 // given reports whether an input was given in an answer: null is none.
@@ -165,7 +215,7 @@ func (g *Gate) After(ctx context.Context, c tool.Call, r tool.Result) tool.Resul
 	s, err := g.subject(ctx, c)
 	var answer protocol.HookResult
 	if err == nil {
-		answer, err = g.ask(ctx, protocol.HookParams{
+		answer, _, err = g.ask(ctx, protocol.HookParams{
 			Event: protocol.HookAfterTool, Tool: c.Name, Input: c.Input,
 			Result: &protocol.HookToolResult{Content: r.Content, IsError: r.IsError},
 		}, s)
@@ -196,7 +246,7 @@ func (g *Gate) Prompt(ctx context.Context, text string) (prompt, denial string, 
 	if err != nil {
 		return "", "", fmt.Errorf("encode prompt: %w", err)
 	}
-	answer, err := g.ask(ctx, protocol.HookParams{Event: protocol.HookPrompt, Input: input}, nil)
+	answer, _, err := g.ask(ctx, protocol.HookParams{Event: protocol.HookPrompt, Input: input}, nil)
 	var changed message
 	switch {
 	case ctx.Err() != nil:
@@ -220,7 +270,7 @@ func (g *Gate) Prompt(ctx context.Context, text string) (prompt, denial string, 
 // Stop tells hooks that the run comes to its end; nothing they say changes it. The
 // error is for the log.
 func (g *Gate) Stop(ctx context.Context) error {
-	_, err := g.ask(ctx, protocol.HookParams{Event: protocol.HookStop}, nil)
+	_, _, err := g.ask(ctx, protocol.HookParams{Event: protocol.HookStop}, nil)
 	return err
 }
 

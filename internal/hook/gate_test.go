@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -17,6 +18,7 @@ import (
 
 // world is what a gate sees of everything else.
 type world struct {
+	decided   []protocol.DecidedParams
 	approvals []protocol.ApproveParams
 	approve   func(protocol.ApproveParams) (protocol.ApproveResult, error)
 	asked     []protocol.HookParams
@@ -49,7 +51,8 @@ func (w *world) gate(t *testing.T, mode string, p protocol.Permissions) *Gate {
 			w.answers = w.answers[1:]
 			return answer, nil
 		},
-		Run: func(ctx context.Context, c tool.Command) (tool.Exit, error) { return w.command(ctx, c) },
+		Decided: func(_ context.Context, p protocol.DecidedParams) { w.decided = append(w.decided, p) },
+		Run:     func(ctx context.Context, c tool.Command) (tool.Exit, error) { return w.command(ctx, c) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +108,61 @@ func TestModes(t *testing.T) {
 	}
 	if _, err := NewGate(GateOptions{Mode: "yolo"}); protocol.CodeOf(err) != protocol.CodeInvalidRequest {
 		t.Errorf("an unknown mode: %v", err)
+	}
+}
+
+func TestHostIsToldWhoHasDecided(t *testing.T) {
+	p := protocol.Permissions{
+		Allow: []string{"bash(ls *)", "write"}, Ask: []string{"bash(git *)"}, Deny: []string{"bash(rm *)", "edit(locked/**)"},
+		Hooks: []protocol.Hook{
+			{Event: protocol.HookBeforeTool, Match: "glob", Webhook: "http://a"}, {Event: protocol.HookBeforeTool, Match: "bash(git *)", Webhook: "http://b"},
+		},
+	}
+	hook := func(decision string) []protocol.HookResult { return []protocol.HookResult{{Decision: decision}} }
+	for _, tt := range []struct {
+		name, mode, tool, input string
+		hooks                   []protocol.HookResult
+		person                  string
+		want                    string
+	}{
+		{"deny rule", "", "bash", `{"command":"rm x"}`, nil, "", "deny rule bash(rm *)"},
+		{"allow rule", "", "bash", `{"command":"ls x"}`, nil, "", "allow rule bash(ls *)"},
+		{"no rule", "", "read", `{"path":"x"}`, nil, "", "allow default "},
+		{"person's yes", "", "bash", `{"command":"git push"}`, hook(""), "allow", "allow person bash(git *)"},
+		{"person's no", "", "bash", `{"command":"git push"}`, hook(""), "deny", "deny person bash(git *)"},
+		{"hook's no", "", "glob", `{"pattern":"x"}`, hook("deny"), "", "deny hook 0"},
+		{"second hook's yes", "", "bash", `{"command":"git push"}`, hook("allow"), "", "allow hook 1"},
+		{"hook that fails", "", "glob", `{"pattern":"x"}`, hook("nonsense"), "", "deny hook 0"},
+		{"mode's no", "plan", "bash", `{"command":"ls x"}`, nil, "", "deny mode plan"},
+		{"mode's yes", "bypass", "bash", `{"command":"git push"}`, hook(""), "", "allow mode bypass"},
+		{"nobody can tell", "", "edit", `{"path":"lost"}`, nil, "", "deny doubt "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := &world{approve: says(tt.person, "", ""), answers: tt.hooks}
+			_, denial, _, err := w.gate(t, tt.mode, p).Before(t.Context(), callOf(tt.tool, tt.input))
+			if err != nil || len(w.decided) != 1 {
+				t.Fatalf("%v, told of %+v", err, w.decided)
+			}
+			got := w.decided[0]
+			if is := strings.Join([]string{got.Decision, string(got.By), got.Rule}, " "); is != tt.want || (got.Decision == "deny") != (denial != "") {
+				t.Errorf("it is %q, want %q (%s)", is, tt.want, denial)
+			}
+			if got.Tool != tt.tool || got.Input != tt.input || got.CallID != "1" || got.RunID != "run_1" || got.Fault() != "" {
+				t.Errorf("it tells %+v", got)
+			}
+		})
+	}
+}
+
+// A model writes ids, names and inputs of any length.
+func TestWhatTheHostIsToldIsBounded(t *testing.T) {
+	w := &world{}
+	c := tool.Call{ID: strings.Repeat("é", 1000), Name: strings.Repeat("x", 1000), Input: json.RawMessage(`{"a":"` + strings.Repeat("\xffé", 9000) + `"}`)}
+	if _, _, _, err := w.gate(t, "", protocol.Permissions{}).Before(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if fault := w.decided[0].Fault(); fault != "" || !utf8.ValidString(w.decided[0].Input+w.decided[0].CallID) {
+		t.Errorf("%s: %+v", fault, w.decided[0])
 	}
 }
 

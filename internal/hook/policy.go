@@ -131,6 +131,14 @@ const (
 type verdict struct {
 	decision string
 	reason   string
+	rule     string // its text; "" = none is about the call
+}
+
+func (v verdict) by() protocol.DecidedBy {
+	if v.rule == "" {
+		return protocol.ByDefault
+	}
+	return protocol.ByRule
 }
 
 // judge holds the rules against a call: see doc.go for their order.
@@ -139,7 +147,7 @@ func (p *Policy) judge(s *subject) verdict {
 	for _, r := range p.deny {
 		switch r.forbids(s) {
 		case yes:
-			return verdict{deny, fmt.Sprintf("the permission rule %q denies it", r.text)}
+			return verdict{deny, fmt.Sprintf("the permission rule %q denies it", r.text), r.text}
 		case maybe:
 			unsure = r.text
 		case no:
@@ -148,26 +156,26 @@ func (p *Policy) judge(s *subject) verdict {
 	for _, r := range p.ask {
 		switch r.forbids(s) {
 		case yes:
-			return verdict{ask, fmt.Sprintf("the permission rule %q asks for a person's yes", r.text)}
+			return verdict{ask, fmt.Sprintf("the permission rule %q asks for a person's yes", r.text), r.text}
 		case maybe:
 			unsure = r.text
 		case no:
 		}
 	}
 	if unsure != "" {
-		return verdict{ask, fmt.Sprintf("it cannot be told whether the permission rule %q is about it: %s", unsure, s.doubt())}
+		return verdict{ask, fmt.Sprintf("it cannot be told whether the permission rule %q is about it: %s", unsure, s.doubt()), unsure}
 	}
 	if by, ok := allowed(p.allow, s); ok {
-		return verdict{allow, fmt.Sprintf("the permission rule %q allows it", by)}
+		return verdict{allow, fmt.Sprintf("the permission rule %q allows it", by), by}
 	}
 	named := slices.ContainsFunc(p.allow, func(r rule) bool { return r.pattern != "" && covers(r.tool, s.tool) })
 	switch {
 	case p.fallback == deny:
-		return verdict{deny, "no permission rule allows it"}
+		return verdict{decision: deny, reason: "no permission rule allows it"}
 	case p.fallback == ask, p.fallback == "" && named:
-		return verdict{ask, "no permission rule allows it" + s.rest()}
+		return verdict{decision: ask, reason: "no permission rule allows it" + s.rest()}
 	}
-	return verdict{allow, "no permission rule is about it"}
+	return verdict{decision: allow, reason: "no permission rule is about it"}
 }
 
 // doubt says what makes a subject hard to judge.

@@ -34,6 +34,11 @@ func TestEachDeathHasItsOwnErrorAndCause(t *testing.T) {
 		{"event after the end", "type:RUN_FINISHED text wait", protocol.CodeWorkerProtocolError, "after its last", protocol.ExitCause{}},
 		{"data is no object", "data:[1] wait", protocol.CodeWorkerProtocolError, "no object", protocol.ExitCause{}},
 		{"another run's event", "other wait", protocol.CodeWorkerProtocolError, "not going", protocol.ExitCause{}},
+		{"denied another run's", "denied:run_other wait", protocol.CodeWorkerProtocolError, "not going", protocol.ExitCause{}},
+		{"denied at length", "denied-long wait", protocol.CodeWorkerProtocolError, "more than 512 bytes", protocol.ExitCause{}},
+		{"decided another run's", "decided:run_other wait", protocol.CodeWorkerProtocolError, "not going", protocol.ExitCause{}},
+		{"decided at length", "decided-long wait", protocol.CodeWorkerProtocolError, "too long", protocol.ExitCause{}},
+		{"decided nothing", "decided-nothing wait", protocol.CodeWorkerProtocolError, "decision is none", protocol.ExitCause{}},
 		{"result without an end", "quiet", protocol.CodeWorkerProtocolError, "last event", protocol.ExitCause{}},
 		{"result of a wrong shape", "shape", protocol.CodeWorkerProtocolError, "result of execute", protocol.ExitCause{}},
 	}

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -362,6 +363,20 @@ func (w *fakeWorker) execute(ctx context.Context, p protocol.ExecuteParams) (any
 		case "other":
 			_ = w.conn.Notify(ctx, protocol.MethodEvent, protocol.EventParams{
 				RunID: "run_other", Seq: 1, Type: protocol.EventRunStarted, Data: json.RawMessage(`{}`),
+			})
+		case "denied":
+			_ = w.conn.Notify(ctx, protocol.MethodDenied, protocol.DeniedParams{RunID: cmp.Or(arg, p.RunID), Denial: protocol.Denial{Layer: "landlock"}})
+		case "decided":
+			_ = w.conn.Notify(ctx, protocol.MethodDecided, protocol.DecidedParams{RunID: cmp.Or(arg, p.RunID), Tool: "bash", Decision: "allow"})
+		case "decided-long":
+			_ = w.conn.Notify(ctx, protocol.MethodDecided, protocol.DecidedParams{
+				RunID: p.RunID, Decision: "allow", Input: strings.Repeat("x", protocol.MaxDecidedInputBytes+1),
+			})
+		case "decided-nothing":
+			_ = w.conn.Notify(ctx, protocol.MethodDecided, protocol.DecidedParams{RunID: p.RunID})
+		case "denied-long":
+			_ = w.conn.Notify(ctx, protocol.MethodDenied, protocol.DeniedParams{
+				RunID: p.RunID, Denial: protocol.Denial{Target: strings.Repeat("x", protocol.MaxDenialBytes+1)},
 			})
 		case "stop":
 			w.mu.Lock()

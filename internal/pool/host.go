@@ -52,6 +52,50 @@ func (h *host) take(method string, params json.RawMessage) error {
 			return fmt.Errorf("exec_output: %w", err)
 		}
 		return h.w.calls.output(out)
+	case protocol.MethodDenied:
+		return h.denied(params)
+	case protocol.MethodDecided:
+		return h.decided(params)
+	}
+	return nil
+}
+
+// decided takes in what the worker says was decided of a tool.
+func (h *host) decided(params json.RawMessage) error {
+	var d protocol.DecidedParams
+	if err := json.Unmarshal(params, &d); err != nil {
+		return fmt.Errorf("decided: %w", err)
+	}
+	if err := h.going(d.RunID); err != nil {
+		return fmt.Errorf("decided: %w", err)
+	}
+	if fault := d.Fault(); fault != "" {
+		return fmt.Errorf("decided: %s", fault)
+	}
+	if h.pool.o.Decided != nil {
+		h.pool.o.Decided(h.w.user.id, d)
+	}
+	return nil
+}
+
+// denied takes in what the worker says that its sandbox has denied.
+func (h *host) denied(params json.RawMessage) error {
+	var d protocol.DeniedParams
+	if err := json.Unmarshal(params, &d); err != nil {
+		return fmt.Errorf("denied: %w", err)
+	}
+	key := runKey(d.RunID)
+	if d.RunID == "" {
+		key = execKey(d.ExecID)
+	}
+	if h.w.calls.find(key) == nil {
+		return fmt.Errorf("denied in %.40q, which is not going", key)
+	}
+	if d.TooLong() {
+		return fmt.Errorf("denied: a text of more than %d bytes", protocol.MaxDenialBytes)
+	}
+	if h.pool.o.Denied != nil {
+		h.pool.o.Denied(h.w.user.id, d)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -372,4 +373,24 @@ func TestStartThatFoundNoRoomCostsNoTurn(t *testing.T) {
 		}
 		bob.lease.Release()
 	})
+}
+
+func TestDenialsAndDecisionsAreToldOfTheRunsUser(t *testing.T) {
+	var told []string
+	o := Options{
+		Denied:  func(userID string, p protocol.DeniedParams) { told = append(told, userID+" "+p.RunID+" "+p.Layer) },
+		Decided: func(userID string, p protocol.DecidedParams) { told = append(told, userID+" "+p.RunID+" "+p.Tool) },
+	}
+	for _, o := range []Options{o, {}} { // and nobody need want to know
+		inBubble(t, o, func(t *testing.T, r *rig) {
+			l := r.acquire("ann")
+			defer l.Release()
+			if _, err := l.Execute(t.Context(), protocol.ExecuteParams{RunID: "run_1", Message: "denied decided"}, nothing); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if want := []string{"ann run_1 landlock", "ann run_1 bash"}; !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
 }

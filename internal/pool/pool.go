@@ -49,6 +49,11 @@ type Options struct {
 	// without webhooks' URLs. Hook asks a webhook on a worker's behalf; nil: nobody.
 	Permissions protocol.Permissions
 	Hook        func(ctx context.Context, userID string, p protocol.HookParams) (protocol.HookResult, error)
+	// Denied is told what a worker says that its sandbox has denied a going run or
+	// command of its; nil = nobody wants to know. It must not block for long.
+	Denied func(userID string, p protocol.DeniedParams)
+	// Decided is the same for what was decided of a tool.
+	Decided func(userID string, p protocol.DecidedParams)
 	// ApprovalTimeout is how long Approve takes at most, for the worker to tell.
 	ApprovalTimeout time.Duration
 	// Connect makes a worker's line to the broker, when it is bound: the host's end,

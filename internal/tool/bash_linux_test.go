@@ -246,12 +246,32 @@ func TestBadBashInputIsTold(t *testing.T) {
 func TestDenialsOfTheSandboxAreExplained(t *testing.T) {
 	s := enter(t)
 	for _, tt := range []struct{ command, want string }{
-		{"cat /home/agent/secret", "/workspace, /tmp and /dev/shm"},
-		{"echo x > /usr/bin/x", "/workspace, /tmp and /dev/shm"},
-		{"exec 5<>/dev/tcp/192.0.2.1/80", "no network"},
+		{"cat /home/agent/secret", "carrel: /home/agent/secret is out of reach (landlock, likely)"},
+		{"echo x > /usr/bin/x", "carrel: /usr/bin/x is read-only here (mount-namespace, likely); write below /workspace"},
+		{"echo x > /etc/passwd", "carrel: /etc/passwd is read-only here (mount-namespace, likely)"},
+		{"exec 5<>/dev/tcp/192.0.2.1/80", "carrel: no network in this sandbox"},
+		{"ls nothing 2>/dev/null || touch /etc/x", "carrel: /etc/x is read-only here (mount-namespace, likely)"},
+		{"mount -t tmpfs none /tmp", "(user-namespace, likely)"},
+		{"unshare -r true", "(seccomp, likely)"},
+		{"kill -9 1", "(landlock, likely)"},
 	} {
-		if r := s.bash(tt.command); !r.IsError || !contains(r.Content, tt.want) {
-			t.Errorf("%s: %q", tt.command, r.Content)
+		if r := s.bash(tt.command); !r.IsError || !contains(r.Content, tt.want) || r.Denial == nil || strings.Count(r.Content, "carrel: ") != 1 {
+			t.Errorf("%s: %q, %+v", tt.command, r.Content, r.Denial)
 		}
 	}
+}
+
+func TestMistakesOfOnesOwnAreNotCalledDenials(t *testing.T) {
+	s := enter(t)
+	s.bash("echo 'echo ran' > script; echo x > closed; chmod 0 closed; mkdir shut; chmod 0 shut")
+	for _, command := range []string{
+		"./script", "/workspace/script", "cat closed", "cat /workspace/closed", "touch shut/x", "touch /workspace/shut/x", "ls shut",
+		"rm nothing", "rm -r /workspace/nothing", "sleep 0 & p=$!; wait; kill $p", "cat /etc/nothing", "/etc/passwd", "cat /usr/bin", "false",
+		"mkdir /workspace/script/x", "ls / > shut/x", "chown 0 script", "no-such-program", "exit 3",
+	} {
+		if r := s.bash(command); !r.IsError || r.Denial != nil || contains(r.Content, "carrel: ") {
+			t.Errorf("%s: %q, %+v", command, r.Content, r.Denial)
+		}
+	}
+	s.bash("chmod 700 shut")
 }

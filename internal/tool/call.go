@@ -7,6 +7,8 @@ import (
 	"path"
 
 	"github.com/bmatcuk/doublestar/v4"
+
+	"carrel/protocol"
 )
 
 // Definition is a tool as the model is told of it.
@@ -31,6 +33,9 @@ type Result struct {
 	IsError   bool
 	Truncated bool  // Content is shorter than what there was
 	Bytes     int64 // the true size of what there was
+	// Denial is what the sandbox has denied the call, and likely made it fail; nil =
+	// nothing that can be told. Content has a line of it.
+	Denial *protocol.Denial
 }
 
 // Command is what a call of bash will run; ok is false if this is none, or one

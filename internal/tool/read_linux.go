@@ -17,7 +17,7 @@ const (
 func (o *fileOp) read() Result {
 	f, info, err := openRegular(o.path)
 	if err != nil {
-		return explain(err, o.path)
+		return o.explain(err, o.path)
 	}
 	defer func() { _ = f.Close() }()
 	l := newLines(o.inTime(f), maxLineBytes)
@@ -40,7 +40,7 @@ func (o *fileOp) readLines(l *lines, info os.FileInfo, first, most int) Result {
 			break
 		}
 		if err != nil {
-			return explain(err, o.path)
+			return o.explain(err, o.path)
 		}
 		number++
 		if number < first {

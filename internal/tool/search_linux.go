@@ -48,7 +48,7 @@ func (o *fileOp) glob() Result {
 		return nil
 	}
 	if err := w.walk(root); err != nil {
-		return explain(err, root)
+		return o.explain(err, root)
 	}
 	notes := w.notes()
 	switch shown := strings.Count(text.String(), "\n"); {
@@ -87,13 +87,13 @@ func (o *fileOp) grep() Result {
 	}
 	info, err := os.Stat(o.path)
 	if err != nil {
-		return explain(err, o.path)
+		return o.explain(err, o.path)
 	}
 	o.path = resolve(o.path) // the walk itself follows no link
 	w := o.walker(false)
 	if !info.IsDir() {
 		if err := g.file(o.path); err != nil && !errors.Is(err, errEnough) {
-			return explain(err, o.path)
+			return o.explain(err, o.path)
 		}
 	} else {
 		w.visit = func(rel string, e fs.DirEntry) error {
@@ -110,7 +110,7 @@ func (o *fileOp) grep() Result {
 		if err := w.walk(o.path); errors.Is(err, errLate) {
 			w.stopped = errLate.Error()
 		} else if err != nil {
-			return explain(err, o.path)
+			return o.explain(err, o.path)
 		}
 	}
 	return g.result(w.notes())

@@ -9,7 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"carrel/internal/denial"
 	"carrel/internal/jail"
+	"carrel/protocol"
 )
 
 const (
@@ -176,7 +178,7 @@ func (s *Set) runCommand(ctx context.Context, command string, timeout time.Durat
 		if r.status != 0 {
 			note = fmt.Sprintf("exit status %d", r.status)
 		}
-		return commandResult(out.kept, r.status != 0, note)
+		return commandResult(out.kept, r.status != 0, note, out.words.Denial(denial.Ending{Code: r.status}))
 	}
 	exit, err := s.shell.process.Wait()
 	s.shell = nil
@@ -193,7 +195,7 @@ func (s *Set) runCommand(ctx context.Context, command string, timeout time.Durat
 		note = "the shell was ended by " + exit.Signal + "; " + lost
 	}
 	failed := err != nil || exit.Code != 0 || ctx.Err() != nil
-	return commandResult(out.kept, failed, note)
+	return commandResult(out.kept, failed, note, out.words.Denial(denial.Ending{Code: exit.Code, Signal: exit.Signal}))
 }
 
 // haveShell starts a shell unless one is there.
@@ -217,8 +219,8 @@ func (s *Set) haveShell(ctx context.Context) error {
 
 // commandResult tells what a command gave: its output, then in brackets what the
 // output does not say by itself.
-func commandResult(kept *Output, failed bool, note string) Result {
-	r := Result{Content: kept.String(), IsError: failed, Truncated: kept.Truncated(), Bytes: kept.Size()}
+func commandResult(kept *Output, failed bool, note string, denied *protocol.Denial) Result {
+	r := Result{Content: kept.String(), IsError: failed, Truncated: kept.Truncated(), Bytes: kept.Size(), Denial: denied}
 	var notes []string
 	if note != "" {
 		notes = append(notes, note)
@@ -226,8 +228,8 @@ func commandResult(kept *Output, failed bool, note string) Result {
 	if r.Truncated {
 		notes = append(notes, fmt.Sprintf("%d bytes of output in all", r.Bytes))
 	}
-	if failed {
-		notes = append(notes, explainOutput(r.Content)...)
+	if denied != nil {
+		notes = append(notes, denied.Text)
 	}
 	if r.Content == "" && len(notes) == 0 {
 		notes = []string{"no output"}

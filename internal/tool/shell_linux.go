@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"carrel/internal/denial"
 	"carrel/internal/jail"
 )
 
@@ -195,6 +196,7 @@ func (l *listener) listen(c *stream) {
 // store keeps every event, and one command must not fill it.
 type stream struct {
 	kept   *Output
+	words  denial.Watch
 	pass   func(Stream, string) error // may be nil
 	passed int
 }
@@ -204,6 +206,7 @@ const maxStreamBytes = 1 << 20
 
 func (s *stream) write(from Stream, text string) error {
 	s.kept.WriteString(text)
+	s.words.Write(from == Stderr, text)
 	if s.pass == nil || s.passed > maxStreamBytes {
 		return nil
 	}

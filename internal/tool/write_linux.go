@@ -22,7 +22,7 @@ func (o *fileOp) write() Result {
 	info, err := os.Stat(real)
 	switch {
 	case err == nil && !info.Mode().IsRegular():
-		return explain(notRegular(o.path, info.Mode()), o.path)
+		return o.explain(notRegular(o.path, info.Mode()), o.path)
 	case err == nil:
 		err = unix.Access(real, unix.W_OK) // the rename would go past the file's own mode
 	case errors.Is(err, fs.ErrNotExist):
@@ -33,7 +33,7 @@ func (o *fileOp) write() Result {
 		err = replace(real, []byte(o.Input.Content), info)
 	}
 	if err != nil {
-		return explain(err, o.path)
+		return o.explain(err, o.path)
 	}
 	what := "made"
 	if info != nil {
@@ -54,7 +54,7 @@ func (o *fileOp) edit() Result {
 	real := resolve(o.path)
 	content, info, err := readWhole(real)
 	if err != nil {
-		return explain(err, o.path)
+		return o.explain(err, o.path)
 	}
 	if info.Size() > maxEditBytes {
 		return failf("%s has %d bytes; edit takes files of at most %d: use bash (sed)", o.path, info.Size(), maxEditBytes)
@@ -71,14 +71,14 @@ func (o *fileOp) edit() Result {
 	}
 	where := places(content, old)
 	if err := unix.Access(real, unix.W_OK); err != nil {
-		return explain(err, o.path)
+		return o.explain(err, o.path)
 	}
 	// Somebody else may have written since: what they wrote must not get lost.
 	if now, err := os.Lstat(real); err != nil || !os.SameFile(info, now) || now.Size() != info.Size() || !now.ModTime().Equal(info.ModTime()) {
 		return failf("%s was changed while it was edited; read it again", o.path)
 	}
 	if err := replace(real, bytes.ReplaceAll(content, old, with), info); err != nil {
-		return explain(err, o.path)
+		return o.explain(err, o.path)
 	}
 	return plainResult(fmt.Sprintf("edited %s: %d of %d places, line %s", o.path, count, count, where))
 }

@@ -34,7 +34,7 @@ func newClaude(ctx context.Context, e *jail.Entered) (agent.Agent, error) {
 func newGate(r *agent.Run, t claude.Tools) (claude.Gate, error) {
 	options := hook.GateOptions{
 		Policy: r.Policy, Mode: r.Config.PermissionMode, RunID: r.ID, SessionID: r.SessionID,
-		Env: r.Env, Run: r.Tools.Run, Dir: t.Dir, Approve: r.Approve, Webhook: r.Webhook,
+		Env: r.Env, Run: r.Tools.Run, Dir: t.Dir, Approve: r.Approve, Webhook: r.Webhook, Decided: r.Decided,
 	}
 	if set, ok := t.(*tool.Set); ok {
 		options.Resolve = set.Resolve

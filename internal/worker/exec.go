@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"carrel/internal/denial"
 	"carrel/internal/jail"
 	"carrel/internal/tool"
 	"carrel/protocol"
@@ -28,6 +29,7 @@ func (w *Worker) exec(ctx context.Context, p *protocol.ExecParams) (any, error) 
 	w.mu.Unlock()
 
 	start := time.Now()
+	var words denial.Watch
 	outputs := map[tool.Stream]*tool.Output{tool.Stdout: tool.NewOutput(limit), tool.Stderr: tool.NewOutput(limit)}
 	exit, err := w.tools.Run(ctx, tool.Command{
 		Argv:  p.Command.Argv(),
@@ -36,6 +38,7 @@ func (w *Worker) exec(ctx context.Context, p *protocol.ExecParams) (any, error) 
 		Stdin: strings.NewReader(p.Stdin),
 		Output: func(s tool.Stream, text string) error {
 			outputs[s].WriteString(text)
+			words.Write(s == tool.Stderr, text)
 			if !p.Stream {
 				return nil
 			}
@@ -46,6 +49,11 @@ func (w *Worker) exec(ctx context.Context, p *protocol.ExecParams) (any, error) 
 	if err != nil {
 		return nil, failureOf(ctx, err)
 	}
+	var denials []protocol.Denial
+	if d := words.Denial(denial.Ending{Code: exit.Code, Signal: exit.Signal}); d != nil {
+		w.denied(ctx, protocol.DeniedParams{ExecID: p.ExecID, Denial: *d})
+		denials = append(denials, *d)
+	}
 	out, errOut := outputs[tool.Stdout], outputs[tool.Stderr]
 	return protocol.ExecResult{
 		ExitCode:   exit.Code,
@@ -54,7 +62,18 @@ func (w *Worker) exec(ctx context.Context, p *protocol.ExecParams) (any, error) 
 		Stderr:     errOut.String(),
 		Truncated:  out.Truncated() || errOut.Truncated(),
 		DurationMS: time.Since(start).Milliseconds(),
+		Denials:    denials,
 	}, nil
+}
+
+// denied tells the host of a denial. That it cannot be told shows in what follows. A
+// tool host, which may be in a tool's hands, may have made it up.
+func (w *Worker) denied(ctx context.Context, p protocol.DeniedParams) {
+	if p.TooLong() {
+		return
+	}
+	p.Text = "" // the operator reads the rest
+	_ = w.conn.Notify(ctx, protocol.MethodDenied, p)
 }
 
 var execEvents = map[tool.Stream]protocol.EventType{

@@ -52,6 +52,10 @@ func (w *Worker) execute(ctx context.Context, p *protocol.ExecuteParams) (any, e
 		Approve: func(ctx context.Context, p protocol.ApproveParams) (protocol.ApproveResult, error) {
 			return w.approve(ctx, events, p)
 		},
+		Denied: func(ctx context.Context, d *protocol.Denial) {
+			w.denied(ctx, protocol.DeniedParams{RunID: p.RunID, Denial: *d})
+		},
+		Decided: func(ctx context.Context, p protocol.DecidedParams) { _ = w.conn.Notify(ctx, protocol.MethodDecided, p) },
 		Policy:  policy,
 		Webhook: w.webhook,
 	})

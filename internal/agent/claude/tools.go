@@ -107,6 +107,9 @@ func (r *run) callTool(ctx context.Context, c tool.Call) tool.Result {
 			return protocol.EventToolOutput, protocol.ToolOutput{ID: c.ID, Stream: string(s), Text: piece}
 		})
 	})
+	if result.Denial != nil && r.Denied != nil {
+		r.Denied(ctx, result.Denial)
+	}
 	if r.gate != nil {
 		result = r.gate.After(ctx, c, result)
 	}

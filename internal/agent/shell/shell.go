@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"carrel/internal/agent"
+	"carrel/internal/denial"
 	"carrel/internal/jail"
 	"carrel/internal/tool"
 	"carrel/protocol"
@@ -48,6 +49,11 @@ func (Agent) Run(ctx context.Context, r *agent.Run) (*protocol.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	var denials []protocol.Denial
+	if d := s.words.Denial(denial.Ending{Code: exit.Code, Signal: exit.Signal}); d != nil {
+		r.Denied(ctx, d)
+		denials = append(denials, *d)
+	}
 	return &protocol.Result{
 		RunID:        r.ID,
 		SessionID:    r.SessionID,
@@ -59,6 +65,7 @@ func (Agent) Run(ctx context.Context, r *agent.Run) (*protocol.Result, error) {
 		ExitCode:     &exit.Code,
 		Truncated:    s.kept.Truncated(),
 		ContentBytes: s.kept.Size(),
+		Denials:      denials,
 	}, nil
 }
 
@@ -71,14 +78,16 @@ func stopReason(e tool.Exit) string {
 
 // stream passes output on as events and keeps the ends of it for the result.
 type stream struct {
-	ctx  context.Context // of the run: write is called by the tool, which has no other
-	emit func(context.Context, protocol.EventType, any) error
-	kept *tool.Output
-	full bool
+	ctx   context.Context // of the run: write is called by the tool, which has no other
+	emit  func(context.Context, protocol.EventType, any) error
+	kept  *tool.Output
+	words denial.Watch
+	full  bool
 }
 
 func (s *stream) write(from tool.Stream, text string) error {
 	s.kept.WriteString(text)
+	s.words.Write(from == tool.Stderr, text)
 	if s.full {
 		return nil
 	}
