@@ -136,17 +136,15 @@ func (r *recorder) noteApproval(ctx context.Context, a audit.Action, e audit.Eve
 // noteEnd writes down how a run has ended, by what was stored of it.
 func (r *recorder) noteEnd(ctx context.Context, t protocol.EventType, data json.RawMessage) {
 	var told struct {
-		Code     protocol.Code   `json:"code"`
-		Usage    *protocol.Usage `json:"usage"`
-		ExitCode *int            `json:"exit_code"`
+		Code     protocol.Code `json:"code"`
+		ExitCode *int          `json:"exit_code"`
 	}
 	_ = json.Unmarshal(data, &told) // what a worker got wrong is not there
 	e := r.about
 	e.Action, e.Code, e.ExitCode = audit.RunEnded, told.Code, told.ExitCode
 	e.Status = string(protocol.StatusOf(t, told.Code))
-	if told.Usage != nil {
-		e.Tokens, e.CostUSD = told.Usage.Tokens(), told.Usage.CostUSD
-	}
+	usage := r.meter.Usage() // the broker's own figures
+	e.Tokens, e.CostUSD = usage.Tokens(), usage.CostUSD
 	if !r.began.IsZero() {
 		e.Seconds = time.Since(r.began).Seconds()
 	}
