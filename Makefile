@@ -66,6 +66,10 @@ test-idle: test-programs ## SANDBOXES (1000) idle at once: what each costs, and 
 test-bombs: test-programs ## bombs, with 1 GB in a line; the neighbour at most twice as slow (on a machine that does nothing else)
 	CARREL_TEST_LINE=1073741824 CARREL_TEST_NEIGHBOUR=2 $(ordeal) TestBombs
 
+.PHONY: test-mutants
+test-mutants: test-programs ## the jail without each of some fifty single rules: a row must miss it (minutes)
+	CARREL_TEST_MUTANTS=all CARREL_TEST_ATTACKER='$(CURDIR)/bin/carrel-attacker' go test -count=1 -v -timeout 1h ./internal/selftest -run TestEachRuleOfTheJail
+
 .PHONY: test-qemu
 test-qemu: ## cgroups and disk quotas on a kernel that has them whole, emulated: minutes and a download
 	scripts/qemu-cgroup2.sh

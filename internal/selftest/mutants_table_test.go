@@ -38,7 +38,7 @@ var mutants = []mutant{
 	allowing("perf_event_open", "perf"),
 	allowing("unshare", "unshare-user"),
 	allowing("ptrace", "ptrace-me"),
-	allowing("process_madvise", "process_madvise"),
+	allowing("set_mempolicy", "set_mempolicy"),
 	allowing("quotactl", "quotactl"),
 	allowing("fanotify_init", "fanotify"),
 
@@ -89,7 +89,7 @@ var mutants = []mutant{
 	{"/proc may be written", landlockFile, `{"/proc", accessRead}`, `{"/proc", accessEdit}`, []string{"autogroup", "self-mem-write", "oom-score"}},
 
 	// Mounts.
-	{"no hidepid", mountsFile, `options = "hidepid=2"`, `options = ""`, []string{"visible-worker"}},
+	{"no hidepid", mountsFile, `, "hidepid=2")`, `, "")`, []string{"visible-worker"}},
 	{"the way to /home is open", mountsFile, `os.Chmod("/home", 0)`, `os.Chmod("/home", dirPerm)`, []string{"home-stat"}},
 	{"the root is writable", mountsFile, `attr := unix.MountAttr{Attr_set: readOnly}`, `attr := unix.MountAttr{Attr_set: ownFiles}`, []string{"mount-rw-root", "home-unseal"}},
 	{"the user's files: no nosuid", mountsFile, `ownFiles    = unix.MOUNT_ATTR_NOSUID | `, `ownFiles    = `, []string{"mount-suid"}},
@@ -106,6 +106,6 @@ var mutants = []mutant{
 	{"memory in sight", restrictFile, `unix.PR_SET_DUMPABLE, 0,`, `unix.PR_SET_DUMPABLE, 1,`, []string{"worker-dumpable"}},
 	{"capabilities are kept", childFile, `s.step("capabilities", dropCapabilities)`, ``, []string{"worker-capability"}},
 	{"all inotify instances", childFile, `return shareInotify()`, `return nil`, []string{"inotify"}},
-	{"the host's name", "internal/jail/network_linux.go", `unix.Sethostname([]byte(hostName))`, `nil`, []string{"host-machine-id"}},
+	{"the host's name", childFile, `unix.Sethostname([]byte(hostName))`, `nil`, []string{"host-machine-id"}},
 	{"Fast Open is on", "internal/jail/network_linux.go", `[]byte("0")`, `[]byte("3")`, []string{"fastopen-setting"}},
 }

@@ -81,8 +81,10 @@ func options(t *testing.T) selftest.Options {
 // TestEveryRowHolds tries the whole table. A row that is not applicable here must be
 // so for a reason that is the machine's or the user's, never for its control's.
 func TestEveryRowHolds(t *testing.T) {
+	t.Parallel()
 	for _, way := range selftest.Ways() {
 		t.Run(string(way), func(t *testing.T) {
+			t.Parallel()
 			o := options(t)
 			o.Ways = []selftest.Way{way}
 			verdicts, err := selftest.Run(t.Context(), o)
@@ -135,6 +137,7 @@ func TestQuickRowsHoldAndTheirControlsSucceed(t *testing.T) {
 
 // TestDaemonHoldsAgainstItsWorkersAndCallers tries the rows that need a daemon.
 func TestDaemonHoldsAgainstItsWorkersAndCallers(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	o := options(t)
 	o.Daemon = filepath.Join(filepath.Dir(o.Worker), "carrel")
 	verdicts, err := selftest.Exchanges(t.Context(), o)

@@ -64,8 +64,10 @@ const oldLandlock = "CARREL_TEST_OLD_LANDLOCK"
 // about, and tries the whole table: those that name nothing else must break, and all
 // others must hold by what else they name.
 func TestOnlyTheLayersThatARowNamesStopIt(t *testing.T) {
+	t.Parallel()
 	for _, layer := range []string{jail.LayerSeccomp, jail.LayerLandlock} {
 		t.Run(layer, func(t *testing.T) {
+			t.Parallel()
 			breakExactly(t, attack.Rows(), []string{layer})
 		})
 	}
