@@ -257,7 +257,7 @@ func TestSessionsThatAreSwappedForLinksGiveNothingAway(t *testing.T) {
 	}
 }
 
-// A hundred thousand were tried by hand: the list takes as long.
+// A hundred thousand were tried by hand.
 func TestMoreSessionsThanAreListedTakeLittleMemory(t *testing.T) {
 	h := openHomes(t)
 	for i := range 15_000 {

@@ -38,7 +38,11 @@ type fakeService struct {
 	readers     int // open now
 	decided     []protocol.ApprovalDecision
 	calls       int // of what is not seen above
+	largeRead   int // how often largeSession was
 }
+
+// largeSession has a transcript that no buffer of a connection takes in.
+const largeSession = "large"
 
 type fakeRun struct {
 	run    protocol.Run
@@ -256,6 +260,12 @@ func (f *fakeService) ListSessions(context.Context, string) (protocol.SessionLis
 
 func (f *fakeService) ReadSession(_ context.Context, _, sessionID string) (protocol.Transcript, error) {
 	f.called()
+	if sessionID == largeSession {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.largeRead++
+		return protocol.Transcript{Entries: []json.RawMessage{[]byte(`"` + strings.Repeat("x", 64<<10) + `"`)}}, nil
+	}
 	if sessionID != "s" {
 		return protocol.Transcript{}, protocol.Errorf(protocol.CodeNotFound, "no session %q", sessionID)
 	}

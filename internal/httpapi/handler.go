@@ -41,7 +41,7 @@ const (
 	defaultSlowReader = 30 * time.Second
 )
 
-// api is the handler. What changes in it are the limits' counts alone.
+// api is the handler. What changes in it are the limits' counts and turns alone.
 type api struct {
 	service     Service
 	log         *slog.Logger
@@ -50,6 +50,7 @@ type api struct {
 	crossOrigin *http.CrossOriginProtection
 	attempts    *attempts
 	requests    *buckets // by caller; nil: there is no limit
+	transcripts *turns
 }
 
 // New makes the handler of the whole API.
@@ -63,6 +64,7 @@ func New(service Service, opts Options) http.Handler {
 		routes:      table(),
 		crossOrigin: http.NewCrossOriginProtection(),
 		attempts:    newAttempts(),
+		transcripts: newTurns(),
 	}
 	if opts.RateLimit.Requests > 0 {
 		a.requests = newBuckets(opts.RateLimit, maxCallers)

@@ -26,6 +26,11 @@ func (a *api) showSession(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	give, err := a.transcripts.take(r.Context(), user)
+	if err != nil {
+		return fmt.Errorf("wait to read session: %w", err)
+	}
+	defer give()
 	transcript, err := a.service.ReadSession(r.Context(), user, session)
 	if err != nil {
 		return fmt.Errorf("read session: %w", err)
