@@ -98,3 +98,21 @@ func TestNoRoomIsTakenByWhatFails(t *testing.T) {
 		t.Errorf("%v, taken %v", err, r.taken)
 	}
 }
+
+// A fork reads a transcript of up to 64 MiB, as a request for it does: both together
+// are few at a time.
+func TestForkWaitsWhileOthersReadTranscripts(t *testing.T) {
+	o := newFiler(t)
+	o.transcripts = make(chan struct{}, 1)
+	o.transcripts <- struct{}{}
+	gone := errors.New("the client has gone")
+	ctx, leave := context.WithCancelCause(t.Context())
+	leave(gone)
+	if _, err := o.ForkSession(ctx, "ann", "s", ""); !errors.Is(err, gone) {
+		t.Errorf("a fork beside a reader gives %v", err)
+	}
+	<-o.transcripts
+	if _, err := o.ForkSession(t.Context(), "ann", "s", ""); protocol.CodeOf(err) != protocol.CodeNotFound || len(o.transcripts) > 0 {
+		t.Errorf("alone it gives %v", err)
+	}
+}
