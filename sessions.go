@@ -38,13 +38,12 @@ const maxTranscripts = 2
 // CodeConflict where it is broken. It waits while others read theirs.
 func (o *Orchestrator) ReadSession(ctx context.Context, userID, sessionID string) (protocol.Transcript, error) {
 	t := protocol.Transcript{SessionID: sessionID, Entries: []json.RawMessage{}}
-	select {
-	case o.transcripts <- struct{}{}:
-		defer func() { <-o.transcripts }()
-	case <-ctx.Done():
-		return t, context.Cause(ctx)
+	done, err := o.beginReading(ctx)
+	if err != nil {
+		return t, err
 	}
-	err := o.inHome(ctx, userID, func(home *os.Root, _ func(*os.File) error) error {
+	defer done()
+	err = o.inHome(ctx, userID, func(home *os.Root, _ func(*os.File) error) error {
 		lines, err := session.Read(home, sessionID)
 		if len(lines) > 0 {
 			t.Entries = lines
@@ -52,6 +51,16 @@ func (o *Orchestrator) ReadSession(ctx context.Context, userID, sessionID string
 		return err
 	})
 	return t, err
+}
+
+// beginReading waits until fewer than maxTranscripts are read, or ctx ends.
+func (o *Orchestrator) beginReading(ctx context.Context) (done func(), err error) {
+	select {
+	case o.transcripts <- struct{}{}:
+		return func() { <-o.transcripts }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // DeleteSession removes a session; CodeNotFound if there is none.
@@ -76,6 +85,11 @@ func (o *Orchestrator) ForkSession(ctx context.Context, userID, sessionID, fork 
 	defer func() {
 		o.note(ctx, audit.Event{Action: audit.SessionForked, UserID: userID, SessionID: sessionID, Fork: fork}, err)
 	}()
+	done, err := o.beginReading(ctx)
+	if err != nil {
+		return made, err
+	}
+	defer done()
 	left, free, err := o.room.take(ctx, userID, session.MaxBytes)
 	if err != nil {
 		return made, err

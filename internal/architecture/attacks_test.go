@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"carrel/internal/selftest" //nolint:depguard // the pages are held against the table
+	"carrel/internal/selftest"
 )
 
 // TestPagesHaveTheTableOfAttacks holds three pages against the table: its rows, which
