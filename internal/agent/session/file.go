@@ -222,6 +222,7 @@ func tampered(err error) error {
 	case syscall.ENOENT, syscall.EEXIST, syscall.ENOTDIR, syscall.EISDIR, syscall.ENOTEMPTY, syscall.ELOOP,
 		syscall.ENXIO, syscall.ENODEV, syscall.EACCES, syscall.EPERM, syscall.EXDEV, syscall.EWOULDBLOCK, syscall.ETXTBSY:
 		return protocol.Errorf(protocol.CodeConflict, "is not as it was made: %w", err)
+	default:
+		return err
 	}
-	return err
 }
