@@ -21,6 +21,11 @@ const fewMutants = 3
 // builds the programs without them, and the rows that are about them must break. So
 // each rule has a row that looks at it, whatever else stands before the same attack.
 func TestEachRuleOfTheJailIsMissedByARow(t *testing.T) {
+	if name := os.Getenv(oneMutant); name != "" {
+		i := slices.IndexFunc(mutants, func(m mutant) bool { return m.name == name })
+		mutants[i].mustBreak(t, options(t))
+		return
+	}
 	tree, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
@@ -45,31 +50,50 @@ func TestEachRuleOfTheJailIsMissedByARow(t *testing.T) {
 	}
 	for _, m := range tried {
 		t.Run(m.name, func(t *testing.T) {
-			o := m.build(t, tree)
-			for _, id := range m.rows {
-				r, err := attack.Find(id)
-				if err != nil {
-					t.Fatal(err)
-				}
-				o.Rows = append(o.Rows, r)
+			o, overlay := m.build(t, tree)
+			if !m.host {
+				m.mustBreak(t, o)
+				return
 			}
-			o.Ways = []selftest.Way{selftest.Cold}
-			verdicts, err := selftest.Run(t.Context(), o)
-			if err != nil {
-				cannot(t, err.Error())
-			}
-			for _, v := range verdicts {
-				if v.Result != selftest.Broken {
-					t.Errorf("without %q, %s is %s: %s", m.name, v.ID, v.Result, v.Detail)
-				}
-			}
+			// This very process starts the sandbox, so it is to be a mutant as well.
+			t.Setenv(oneMutant, m.name)
+			t.Setenv("SANDBOX_WORKER_PATH", o.Worker)
+			t.Setenv("CARREL_TEST_ATTACKER", o.Attacker)
+			goCommand(t, tree, "test", "-count=1", "-overlay", overlay, "-run", "^TestEachRuleOfTheJailIsMissedByARow$", "./internal/selftest")
 		})
 	}
 	t.Logf("%d of %d mutants tried", len(tried), len(mutants))
 }
 
-// build makes both programs of a tree in which this one rule is not there.
-func (m *mutant) build(t *testing.T, tree string) selftest.Options {
+// oneMutant, set in the environment, makes this test binary one whose own half of the
+// jail is that mutant.
+const oneMutant = "CARREL_TEST_MUTANT"
+
+// mustBreak tries the rows that are about the rule that is not there.
+func (m *mutant) mustBreak(t *testing.T, o selftest.Options) {
+	t.Helper()
+	o.Rows, o.Ways = nil, []selftest.Way{selftest.Cold}
+	for _, id := range m.rows {
+		r, err := attack.Find(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Rows = append(o.Rows, r)
+	}
+	verdicts, err := selftest.Run(t.Context(), o)
+	if err != nil {
+		cannot(t, err.Error())
+	}
+	for _, v := range verdicts {
+		if v.Result != selftest.Broken {
+			t.Errorf("without %q, %s is %s: %s", m.name, v.ID, v.Result, v.Detail)
+		}
+	}
+}
+
+// build makes both programs of a tree in which this one rule is not there, and the
+// overlay of which they were made.
+func (m *mutant) build(t *testing.T, tree string) (o selftest.Options, list string) {
 	t.Helper()
 	dir := t.TempDir()
 	overlay := map[string]string{}
@@ -83,17 +107,17 @@ func (m *mutant) build(t *testing.T, tree string) selftest.Options {
 		t.Fatal(err)
 	}
 	overlay[path] = changed
-	list := writeOverlay(t, dir, overlay)
+	list = writeOverlay(t, dir, overlay)
 	if strings.HasPrefix(m.file, "internal/jail/seccompgen/") {
 		// The jail links what is generated from it.
 		filter := filepath.Join(dir, "filter.go")
 		goCommand(t, tree, "run", "-overlay", list, "./internal/jail/seccompgen", filter)
 		list = writeOverlay(t, dir, map[string]string{filepath.Join(tree, "internal/jail/seccomp_filter_linux_amd64.go"): filter})
 	}
-	o := selftest.Options{Worker: filepath.Join(dir, "carrel-worker"), Attacker: filepath.Join(dir, "carrel-attacker")}
+	o = selftest.Options{Worker: filepath.Join(dir, "carrel-worker"), Attacker: filepath.Join(dir, "carrel-attacker")}
 	goCommand(t, tree, "build", "-overlay", list, "-o", o.Worker, "./cmd/carrel-worker")
 	goCommand(t, tree, "build", "-overlay", list, "-o", o.Attacker, "./internal/jail/attack/attacker")
-	return o
+	return o, list
 }
 
 func writeOverlay(t *testing.T, dir string, replace map[string]string) string {
