@@ -26,6 +26,7 @@ func newFiler(t *testing.T) *Orchestrator {
 	t.Cleanup(func() { _ = dirs.Close() })
 	return &Orchestrator{
 		cfg: Config{DiskQuota: roomQuota}, dirs: dirs, room: newRoom(roomQuota, dirs.DiskUsage), going: make(map[string]*goingRun),
+		transcripts: make(chan struct{}, 1),
 	}
 }
 
@@ -103,7 +104,6 @@ func TestNoRoomIsTakenByWhatFails(t *testing.T) {
 // are few at a time.
 func TestForkWaitsWhileOthersReadTranscripts(t *testing.T) {
 	o := newFiler(t)
-	o.transcripts = make(chan struct{}, 1)
 	o.transcripts <- struct{}{}
 	gone := errors.New("the client has gone")
 	ctx, leave := context.WithCancelCause(t.Context())
