@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,18 +93,21 @@ func TestCallerIsWhatItsKeySays(t *testing.T) {
 
 func TestChangedFilesAreReadAgainAndBrokenOnesToldOnce(t *testing.T) {
 	path := writeFile(t, keyLine("a", "admin", "1", ""))
-	var log bytes.Buffer
+	log := &heard{}
 	synctest.Test(t, func(t *testing.T) {
 		o := &Orchestrator{
 			cfg:  Config{APIKeysFile: path},
-			log:  slog.New(slog.NewTextHandler(&log, nil)),
+			log:  slog.New(slog.NewTextHandler(log, nil)),
 			root: t.Context(),
 		}
 		if err := o.openKeys(); err != nil {
 			t.Fatal(err)
 		}
 		go o.followFiles(t.Context())
-		pass := func() { time.Sleep(3 * lookInterval) } //nolint:forbidigo // the bubble's clock, exactly
+		pass := func() {
+			time.Sleep(3 * lookInterval) //nolint:forbidigo // the bubble's clock, exactly
+			synctest.Wait()              // the last look began at the same moment
+		}
 		write := func(text string) {
 			t.Helper()
 			if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
@@ -117,8 +121,8 @@ func TestChangedFilesAreReadAgainAndBrokenOnesToldOnce(t *testing.T) {
 		has := func(key string) bool { return o.keys.Find(key) != nil }
 
 		pass()
-		if log.Len() > 0 {
-			t.Errorf("nothing has changed, and the log says\n%s", &log)
+		if log.String() != "" {
+			t.Errorf("nothing has changed, and the log says\n%s", log)
 		}
 		if write(keyLine("b", "admin", "2", "")); has("1") || !has("2") {
 			t.Error("a changed file is not in force")
@@ -127,10 +131,10 @@ func TestChangedFilesAreReadAgainAndBrokenOnesToldOnce(t *testing.T) {
 			t.Error("a broken file has taken the keys away")
 		}
 		if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), "line 1") || strings.Contains(log.String(), keyCanary) {
-			t.Errorf("a broken file is told %d times:\n%s", n, &log)
+			t.Errorf("a broken file is told %d times:\n%s", n, log)
 		}
 		if o.Reload(t.Context()); strings.Count(log.String(), "level=ERROR") != 2 {
-			t.Errorf("who asks is not told of the fault:\n%s", &log)
+			t.Errorf("who asks is not told of the fault:\n%s", log)
 		}
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
@@ -139,10 +143,28 @@ func TestChangedFilesAreReadAgainAndBrokenOnesToldOnce(t *testing.T) {
 			t.Error("a file that is gone has taken the keys away")
 		}
 		if write("# none\n"); has("2") || !strings.Contains(log.String(), "nobody can sign in") {
-			t.Errorf("an emptied file leaves a key in force, or says nothing:\n%s", &log)
+			t.Errorf("an emptied file leaves a key in force, or says nothing:\n%s", log)
 		}
 		if write(keyLine("c", "admin", "3", "")); !has("3") {
 			t.Error("a mended file is not in force")
 		}
 	})
+}
+
+// heard is a log that is written to while it is read.
+type heard struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (h *heard) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.text.Write(p)
+}
+
+func (h *heard) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.text.String()
 }
