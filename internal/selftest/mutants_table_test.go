@@ -28,7 +28,8 @@ func withoutToolRule(call, argument, row string) mutant {
 	return mutant{
 		"tools may name others in " + call, policyFile,
 		`	when("` + call + `", arg(` + argument + `, seccomp.NotEqual, 0)),` + "\n", "",
-		[]string{row}, false,
+		[]string{row},
+		false,
 	}
 }
 
@@ -48,19 +49,22 @@ var mutants = []mutant{
 	{
 		"clone may make namespaces", policyFile,
 		`when("clone", arg(0, seccomp.BitsNotSet, newNamespaces))`, `when("clone", arg(0, seccomp.BitsNotSet, newNamespaces&^unix.CLONE_NEWUSER))`,
-		[]string{"clone-user"}, false,
+		[]string{"clone-user"},
+		false,
 	},
 	{
 		"sockets may be MPTCP", policyFile,
 		`arg(0, seccomp.Equal, unix.AF_INET), arg(1, seccomp.BitsNotSet, otherTypes), arg(2, seccomp.Equal, unix.IPPROTO_UDP)`,
 		`arg(0, seccomp.Equal, unix.AF_INET), arg(1, seccomp.BitsNotSet, otherTypes), arg(2, seccomp.Equal, unix.IPPROTO_MPTCP)`,
-		[]string{"mptcp-bind"}, false,
+		[]string{"mptcp-bind"},
+		false,
 	},
 	{"netlink is any", policyFile, `, arg(2, seccomp.Equal, unix.NETLINK_ROUTE)`, ``, []string{"netlink-generic", "netlink-uevent"}, false},
 	{
 		"sending may connect", policyFile, `when("sendto", arg(3, seccomp.BitsNotSet, unix.MSG_FASTOPEN))`,
 		`when("sendto", arg(3, seccomp.BitsNotSet, 1<<31))`,
-		[]string{"fastopen-flag"}, false,
+		[]string{"fastopen-flag"},
+		false,
 	},
 	{"terminals may be typed into", policyFile, ` arg(1, seccomp.NotEqual, unix.TIOCSTI),`, ``, []string{"tiocsti"}, false},
 	{"terminals may be pasted into", policyFile, `arg(1, seccomp.NotEqual, unix.TIOCLINUX), `, ``, []string{"tioclinux"}, false},
@@ -69,12 +73,14 @@ var mutants = []mutant{
 	{
 		"any personality", policyFile, `when("personality", arg(0, seccomp.Equal, 0))`,
 		`when("personality", arg(0, seccomp.LessOrEqual, 0xfffffff))`,
-		[]string{"personality"}, false,
+		[]string{"personality"},
+		false,
 	},
 	{
 		"priorities of groups and users", policyFile, `when("setpriority", arg(0, seccomp.Equal, unix.PRIO_PROCESS))`,
 		`when("setpriority", arg(0, seccomp.LessOrEqual, unix.PRIO_USER))`,
-		[]string{"setpriority-user"}, false,
+		[]string{"setpriority-user"},
+		false,
 	},
 	withoutToolRule("prlimit64", "0", "prlimit-worker"),
 	withoutToolRule("setpriority", "1", "setpriority-worker"),
