@@ -95,6 +95,7 @@ func TestLastWordsOfCommandsNameTheirLayer(t *testing.T) {
 		{"cat: mine: Permission denied", 1, ""},
 		{"cat: /workspace/mine: Permission denied", 1, ""},
 		{"touch: cannot touch '/tmp/closed/x': Permission denied", 1, ""},
+		{"/bin/bash: line 18: shut/x: Permission denied", 1, ""},
 		{"rm: cannot remove 'nothing': No such file or directory", 1, ""},
 		{"rm: cannot remove 'mount: x': Operation not permitted", 1, ""},
 		{"sh: 1: kill: No such process", 1, ""},

@@ -185,7 +185,12 @@ var (
 )
 
 // lastPath is the last absolute path that a line names, as it is written; "" = none.
+// The program that reports stands first, at times by its own path: a shell's line is
+// "/bin/bash: line 1: FILE: Permission denied", and FILE may have none.
 func lastPath(line string) string {
+	if reporter, rest, _ := strings.Cut(line, ": "); strings.HasPrefix(reporter, "/") && strings.Contains(rest, ": ") {
+		line = rest
+	}
 	for _, form := range []*regexp.Regexp{quotedPath, plainPath} {
 		if all := form.FindAllStringSubmatch(line, -1); all != nil {
 			return path.Clean(all[len(all)-1][1])
