@@ -20,3 +20,15 @@ func TestEveryRowIsWellFormed(t *testing.T) {
 		seen[r.ID] = true
 	}
 }
+
+// TestTableHasOneOrder guards the numbers that pages and reports give the rows.
+func TestTableHasOneOrder(t *testing.T) {
+	first := attack.Rows()
+	for range 20 {
+		for i, r := range attack.Rows() {
+			if r.ID != first[i].ID {
+				t.Fatalf("row %d is %s, and was %s", i, r.ID, first[i].ID)
+			}
+		}
+	}
+}

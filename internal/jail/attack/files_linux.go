@@ -94,11 +94,14 @@ func fileRows() []Row {
 		}, mountRO),
 		row("mknod-whiteout", "make the one device anybody may make", Plain, mknod(unix.S_IFCHR, 0, 0), seccompRule("mknodat"), ruleFiles),
 	}
-	for name, make := range map[string]func(kind, major, minor uint32) func(*Target) error{"mknod": mknodOld, "mknodat": mknod} {
-		by := append([]string{seccompRule(name)}, device...)
+	for _, call := range []struct {
+		name string
+		make func(kind, major, minor uint32) func(*Target) error
+	}{{"mknod", mknodOld}, {"mknodat", mknod}} {
+		by := append([]string{seccompRule(call.name)}, device...)
 		rows = append(rows,
-			row(name+"-char", name+": make a character device", Root, make(unix.S_IFCHR, 1, 3), by...),
-			row(name+"-block", name+": make a block device", Root, make(unix.S_IFBLK, 254, 0), by...))
+			row(call.name+"-char", call.name+": make a character device", Root, call.make(unix.S_IFCHR, 1, 3), by...),
+			row(call.name+"-block", call.name+": make a block device", Root, call.make(unix.S_IFBLK, 254, 0), by...))
 	}
 	return append(rows, procFileRows()...)
 }
