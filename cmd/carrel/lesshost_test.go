@@ -232,13 +232,17 @@ func serveOn(t *testing.T, lacks []string, baseDir string, more ...string) *daem
 }
 
 func TestRequiredCgroupIsRefusedWhereThereIsNone(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("it takes root to take cgroups away")
+	rootOnly := func(t *testing.T) {
+		t.Helper()
+		if os.Geteuid() != 0 {
+			t.Skip("needs root: to take cgroups away")
+		}
 	}
 	for _, lack := range []string{"cgroup", "cgroup=read-only"} {
 		h := lesser{lacks: []string{lack}, layers: []string{jail.LayerCgroup}, state: protocol.LayerDegraded}
 		for _, mode := range []string{"strict", "degraded"} {
 			t.Run(lack+" "+mode, func(t *testing.T) {
+				rootOnly(t)
 				env := environment(t.TempDir(), "SANDBOX_REQUIRE=cgroup", "SANDBOX_ISOLATION="+mode)
 				report, _, status := h.on(t, env, "", program(t), "doctor", "--json")
 				var r protocol.IsolationReport
@@ -254,6 +258,7 @@ func TestRequiredCgroupIsRefusedWhereThereIsNone(t *testing.T) {
 			})
 		}
 		t.Run(lack+" not required", func(t *testing.T) {
+			rootOnly(t)
 			d := serveOn(t, h.lacks, t.TempDir())
 			if got := d.script("ana", "echo works"); got.Content != "works\n" {
 				t.Errorf("a run gives %q", got.Content)

@@ -94,7 +94,7 @@ func FuzzLinesAreTakenAsTheyStandOrRefused(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, line string) {
 		if strings.Contains(line, "\n") {
-			t.Skip()
+			return
 		}
 		keys, faults := parse([]byte(line))
 		switch {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,6 +36,7 @@ type daemon struct {
 	keys   map[string]string
 	bobs   things
 	open   *daemon // another, without sign-in
+	over   chan struct{}
 }
 
 // The callers: an admin, the user who attacks, and the user who is attacked.
@@ -96,7 +98,7 @@ func (s *session) start(ctx context.Context, keys map[string]string) (_ *daemon,
 	}
 	log := &tail{}
 	d.cmd.Stderr = log
-	if err := d.cmd.Start(); err != nil {
+	if err := d.startOnThread(); err != nil {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = d.cmd.Process.Kill() })
@@ -128,6 +130,19 @@ func keyFile(keys map[string]string) []byte {
 	return []byte(b.String())
 }
 
+// startOnThread starts the program from a thread that lives until end: the kernel kills
+// it when the thread that started it ends, not when the process does (Pdeathsig).
+func (d *daemon) startOnThread() error {
+	d.over = make(chan struct{})
+	started := make(chan error, 1)
+	go func() { // ended by end
+		runtime.LockOSThread()
+		started <- d.cmd.Start()
+		<-d.over
+	}()
+	return <-started
+}
+
 // throwAwayUIDs is a range below the default one, SANDBOX_UID_RANGE.
 const throwAwayUIDs = "198000:1000"
 
@@ -155,6 +170,9 @@ func (d *daemon) end() error {
 	if d.cmd != nil && d.cmd.Process != nil {
 		_ = d.cmd.Process.Kill()
 		_ = d.cmd.Wait() // it was killed
+	}
+	if d.over != nil {
+		close(d.over)
 	}
 	if d.dir == "" {
 		return nil

@@ -30,10 +30,12 @@ func TestEachRuleOfTheJailIsMissedByARow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(tree, "go.mod")); err != nil {
-		t.Skip("the tree is not here to be changed: as an ordinary user only the built test is")
-	}
+	_, err = os.Stat(filepath.Join(tree, "go.mod"))
+	hasTree := err == nil // as an ordinary user only the built test is there
 	for _, m := range mutants {
+		if !hasTree {
+			break
+		}
 		content, err := os.ReadFile(filepath.Join(tree, m.file))
 		if n := strings.Count(string(content), m.rule); err != nil || n != 1 {
 			t.Errorf("%s: %q stands %d times in %s (%v): the rule has changed, and so must its mutant", m.name, m.rule, n, m.file, err)
@@ -50,6 +52,9 @@ func TestEachRuleOfTheJailIsMissedByARow(t *testing.T) {
 	}
 	for _, m := range tried {
 		t.Run(m.name, func(t *testing.T) {
+			if !hasTree {
+				t.Skip("needs root: the tree is not here to be changed")
+			}
 			o, overlay := m.build(t, tree)
 			if !m.host {
 				m.mustBreak(t, o)
