@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -58,8 +59,9 @@ func (d *doctorCmd) attack(ctx context.Context, cfg carrel.Config, isolation pro
 	return err
 }
 
-// selfTest says what to attack on this host: the worker of the configuration, by this
-// very program.
+// selfTest says what to attack on this host: the worker of the configuration, by the
+// small carrel-attacker beside this program, or by this very program where there is
+// none: it takes a second longer to copy and to start.
 func selfTest(cfg carrel.Config, isolation protocol.IsolationReport) (selftest.Options, error) {
 	worker, err := cfg.FindWorker()
 	if err != nil {
@@ -69,7 +71,11 @@ func selfTest(cfg carrel.Config, isolation protocol.IsolationReport) (selftest.O
 	if err != nil {
 		return selftest.Options{}, fmt.Errorf("find this program, which is the attacker: %w", err)
 	}
-	return selftest.Options{Worker: worker, Attacker: self, Daemon: self, Without: selftest.Without(isolation)}, nil
+	attacker := filepath.Join(filepath.Dir(self), "carrel-attacker")
+	if _, err := os.Stat(attacker); err != nil {
+		attacker = self
+	}
+	return selftest.Options{Worker: worker, Attacker: attacker, Daemon: self, Without: selftest.Without(isolation)}, nil
 }
 
 func printAttacks(out *output, r *selftest.Report) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 
 	"carrel/internal/jail/attack"
 )
@@ -35,11 +36,16 @@ func Quick(ctx context.Context, o Options) ([]Verdict, error) {
 		o.Rows = append(o.Rows, r)
 	}
 	s := newSession(o)
-	outside, err := s.controls(ctx, attack.ModeRow)
-	if err != nil {
-		return nil, fmt.Errorf("controls outside of a sandbox: %w", err)
-	}
+	// Both at once: a daemon waits for this.
+	var outside map[string]*attack.Result
+	var failed error
+	var both sync.WaitGroup
+	both.Go(func() { outside, failed = s.controls(ctx, attack.ModeRow) })
 	inside, err := s.attackAtOnce(ctx)
+	both.Wait()
+	if failed != nil {
+		return nil, fmt.Errorf("controls outside of a sandbox: %w", failed)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("attack a sandbox: %w", err)
 	}
