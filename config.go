@@ -93,7 +93,7 @@ type Config struct {
 	AuditFile     string `env:"CARREL_AUDIT_FILE" shown:"<base dir>/audit.log" meaning:"file of the audit log: who had what run and what was decided, a JSON object a line (see docs/security.md); - = none"`
 	AuditMaxBytes Size   `env:"CARREL_AUDIT_MAX_BYTES" envDefault:"64MiB" min:"64KiB" max:"1TiB" meaning:"the audit log is put aside as FILE.1 before it is larger"`
 	AuditKeep     int    `env:"CARREL_AUDIT_KEEP" envDefault:"8" min:"1" max:"10000" meaning:"audit logs put aside that are kept, FILE.1 the newest"`
-	AuditContent  bool   `env:"CARREL_AUDIT_CONTENT" envDefault:"false" meaning:"keep messages, commands and tools' inputs in the audit log, the first 4 KiB of each"`
+	AuditContent  bool   `env:"CARREL_AUDIT_CONTENT" envDefault:"false" meaning:"keep messages, commands, tools' inputs and paths in the audit log, the first 4 KiB of each"`
 	AuditRequired bool   `env:"CARREL_AUDIT_REQUIRED" envDefault:"false" meaning:"refuse runs and commands while the audit log cannot be written"`
 
 	LogLevel slog.Level `env:"CARREL_LOG_LEVEL" envDefault:"info" meaning:"debug, info, warn or error"`

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"carrel/internal/audit"
 	"carrel/internal/files"
 	"carrel/internal/workspace"
 	"carrel/protocol"
@@ -79,6 +80,7 @@ func (o *Orchestrator) PutFile(ctx context.Context, userID string, u FileUpload)
 		stored = StoredFile(s)
 		return err
 	})
+	o.note(ctx, audit.Event{Action: audit.FileStored, UserID: userID, Bytes: stored.Info.Size, Content: u.Path}, err)
 	return stored, err
 }
 
@@ -89,6 +91,7 @@ func (o *Orchestrator) UnpackFiles(ctx context.Context, userID string, u FileUpl
 		result, err = p.Unpack(ctx, in)
 		return err
 	})
+	o.note(ctx, audit.Event{Action: audit.ArchiveUnpacked, UserID: userID, Content: u.Path}, err)
 	return result, err
 }
 
@@ -116,6 +119,7 @@ func (o *Orchestrator) takeIn(ctx context.Context, userID string, u FileUpload, 
 // when is as in FileUpload. It is out of the sandbox's sight at once; what is in it is
 // gone when DeleteFile returns, whether or not the caller waits for that.
 func (o *Orchestrator) DeleteFile(ctx context.Context, userID, path string, when func(etag string) error) (err error) {
+	defer func() { o.note(ctx, audit.Event{Action: audit.FileDeleted, UserID: userID, Content: path}, err) }()
 	use, err := o.useFiles(ctx, userID, false)
 	if err != nil {
 		return err

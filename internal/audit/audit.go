@@ -18,7 +18,7 @@ type Options struct {
 	// were put aside are kept.
 	MaxBytes int64
 	Keep     int
-	// Content keeps messages, commands and inputs of tools, bounded in length.
+	// Content keeps messages, commands, inputs of tools and paths, bounded in length.
 	Content bool
 	Log     *slog.Logger
 }

@@ -27,6 +27,9 @@ const (
 	ExecStarted      Action = "exec_started"
 	ExecEnded        Action = "exec_ended"
 	AttachmentAdded  Action = "attachment_added"
+	FileStored       Action = "file_stored" // by a caller of the API
+	FileDeleted      Action = "file_deleted"
+	ArchiveUnpacked  Action = "archive_unpacked"
 	SessionDeleted   Action = "session_deleted"
 	SessionForked    Action = "session_forked"
 	SandboxRetired   Action = "sandbox_retired"

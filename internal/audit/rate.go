@@ -1,27 +1,26 @@
 package audit
 
-import "time"
+import (
+	"time"
 
-// rate bounds the lines of one action that one user's worker may cause: so many at
-// once, and then so many a second. A worker that floods the log could otherwise push
-// everybody's earlier lines out of the files that are kept.
-type rate struct {
-	burst     float64
-	perSecond float64
-}
+	"golang.org/x/time/rate"
+)
 
-// rateOf tells what bounds an action; the others are the host's own or a caller's.
-// Each has its own, so that much of one hides none of another.
-func rateOf(a Action) (rate, bool) {
+// newLimiter bounds the lines of one action that one user's worker may cause: so many a
+// second, and so many at once. A worker that floods the log could otherwise push
+// everybody's earlier lines out of the files that are kept. nil: the action is the
+// host's own or a caller's, and not bounded. Each has its own, so that much of one hides
+// none of another.
+func newLimiter(a Action) *rate.Limiter {
 	switch a { //nolint:exhaustive // the rest has none
 	case Denied:
-		return rate{burst: 30, perSecond: 0.2}, true
+		return rate.NewLimiter(0.2, 30)
 	case ToolDecided:
-		return rate{burst: 120, perSecond: 2}, true
+		return rate.NewLimiter(2, 120)
 	case ApprovalAsked, ApprovalEnded:
-		return rate{burst: 64, perSecond: 0.5}, true
+		return rate.NewLimiter(0.5, 64)
 	}
-	return rate{}, false
+	return nil
 }
 
 type rateKey struct {
@@ -30,8 +29,8 @@ type rateKey struct {
 }
 
 type bucket struct {
-	used    float64 // of the burst
-	at      time.Time
+	*rate.Limiter
+
 	leftOut int64
 }
 
@@ -40,29 +39,22 @@ type rates map[rateKey]*bucket
 
 // take reports whether a line may be written, and how many before it were not.
 func (r rates) take(e Event, now time.Time) (leftOut int64, ok bool) {
-	limit, limited := rateOf(e.Action)
-	if !limited {
-		return 0, true
-	}
 	key := rateKey{e.UserID, e.Action}
 	b := r[key]
 	if b == nil {
-		b = &bucket{at: now}
+		limiter := newLimiter(e.Action)
+		if limiter == nil {
+			return 0, true
+		}
+		b = &bucket{Limiter: limiter}
 		r[key] = b
 	}
-	b.drain(limit, now)
-	if b.used > limit.burst-1 {
+	if !b.AllowN(now, 1) {
 		b.leftOut++
 		return 0, false
 	}
-	b.used++
 	leftOut, b.leftOut = b.leftOut, 0
 	return leftOut, true
-}
-
-func (b *bucket) drain(limit rate, now time.Time) {
-	b.used = max(0, b.used-now.Sub(b.at).Seconds()*limit.perSecond)
-	b.at = now
 }
 
 // settle gives the lines that tell what of a user's was left out ("" = of everybody's),
@@ -73,8 +65,7 @@ func (r rates) settle(userID string, now time.Time) (told []Event) {
 			told = append(told, Event{Action: LeftOut, UserID: key.userID, Of: key.action, Lines: b.leftOut})
 			b.leftOut = 0
 		}
-		limit, _ := rateOf(key.action)
-		if b.drain(limit, now); b.used == 0 && b.leftOut == 0 {
+		if b.TokensAt(now) >= float64(b.Burst()) && b.leftOut == 0 {
 			delete(r, key)
 		}
 	}
