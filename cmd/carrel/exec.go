@@ -47,17 +47,8 @@ func (e *execCmd) Run(ctx context.Context, c *cli, out *output) error {
 }
 
 func (e *execCmd) run(ctx context.Context, b backend, out *output, req protocol.ExecRequest) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	signals, stop := interrupted()
+	ctx, stop := interruptible(ctx)
 	defer stop()
-	go func() {
-		select {
-		case <-signals:
-			cancel(exitError(130)) // 128 + SIGINT, as a shell has it
-		case <-ctx.Done():
-		}
-	}()
 	result, err := b.Exec(ctx, e.User, req, func(t protocol.EventType, o protocol.ExecOutput) error {
 		to := out.stdout
 		if t == protocol.ExecStderr {

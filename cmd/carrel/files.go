@@ -50,17 +50,8 @@ func (t target) withFiles(ctx context.Context, c *cli, do func(context.Context, 
 	case *carrel.Orchestrator:
 		backend = localFiles{b}
 	}
-	call, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	signals, stop := interrupted()
+	call, stop := interruptible(ctx)
 	defer stop()
-	go func() {
-		select {
-		case <-signals:
-			cancel(exitError(130)) // 128 + SIGINT, as a shell has it
-		case <-call.Done():
-		}
-	}()
 	err = do(call, backend)
 	if cause := context.Cause(call); err != nil && cause != nil {
 		err = cause

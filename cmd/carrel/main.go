@@ -112,6 +112,24 @@ func (versionCmd) Run(out *output) error {
 	return err
 }
 
+// interruptible gives a context that an interrupt ends, with the status that a shell
+// gives a command ended so. stop lets go of both.
+func interruptible(ctx context.Context) (call context.Context, stop func()) {
+	call, cancel := context.WithCancelCause(ctx)
+	signals, stopSignals := interrupted()
+	go func() { // ends with call
+		select {
+		case <-signals:
+			cancel(exitError(128 + int(syscall.SIGINT)))
+		case <-call.Done():
+		}
+	}()
+	return call, func() {
+		stopSignals()
+		cancel(nil)
+	}
+}
+
 // interrupted gives a channel of the signals that ask a program to end.
 func interrupted() (<-chan os.Signal, func()) {
 	signals := make(chan os.Signal, 2)
