@@ -21,7 +21,7 @@ help: ## list the targets
 .PHONY: build
 build: ## build carrel and carrel-worker into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/carrel ./cmd/carrel-worker
-	CGO_ENABLED=0 go build -trimpath -o bin/carrel-attacker ./internal/jail/attack/attacker
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/carrel-attacker ./internal/jail/attack/attacker
 
 .PHONY: test-programs
 test-programs: build # what tests put in the worker's place, and beside it

@@ -13,6 +13,8 @@ import (
 type doctorCmd struct {
 	JSON   bool `help:"Print the report as JSON."`
 	Attack bool `help:"Attack throw-away sandboxes and tell which rows of the table held; status 1 if one did not."`
+	// Row narrows Attack.
+	Row []string `help:"With --attack: these rows alone, by their ids." placeholder:"ID"`
 }
 
 // Run shows the isolation of this host. It ends with status 1 if what the

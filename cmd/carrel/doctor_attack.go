@@ -14,7 +14,6 @@ import (
 	"github.com/mattn/go-isatty"
 
 	"carrel"
-	"carrel/internal/jail/attack"
 	"carrel/internal/selftest"
 	"carrel/protocol"
 )
@@ -28,16 +27,10 @@ func (d *doctorCmd) attack(ctx context.Context, cfg carrel.Config, isolation pro
 	if err != nil {
 		return err
 	}
-	o.Rows = attack.Rows()
 	if isatty.IsTerminal(os.Stderr.Fd()) {
 		o.Progress = func(tried, all int) { fmt.Fprintf(out.stderr, "\r%d of %d tried\x1b[K", tried, all) }
 	}
-	verdicts, err := selftest.Run(ctx, o)
-	if err == nil {
-		var more []selftest.Verdict
-		more, err = selftest.Exchanges(ctx, o)
-		verdicts = append(verdicts, more...)
-	}
+	verdicts, err := selftest.All(ctx, o, d.Row)
 	if o.Progress != nil {
 		fmt.Fprint(out.stderr, "\r\x1b[K")
 	}
@@ -102,16 +95,16 @@ func printAttacks(out *output, r *selftest.Report) error {
 	return errors.Join(err, last)
 }
 
-// quickTest refuses a host on which a row of the quick self-test does not hold,
-// unless that is what the missing layers of a degraded host come to.
-func quickTest(ctx context.Context, cfg carrel.Config, isolation protocol.IsolationReport) error {
+// quickTest tries the rows of a quick self-test, and refuses a host on which one does
+// not hold, unless that is what the missing layers of a degraded host come to.
+func quickTest(ctx context.Context, cfg carrel.Config, isolation protocol.IsolationReport) (tried int, err error) {
 	o, err := selfTest(cfg, isolation)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	verdicts, err := selftest.Quick(ctx, o)
 	if err != nil {
-		return fmt.Errorf("self-test (SANDBOX_SELF_TEST): %w", err)
+		return 0, fmt.Errorf("self-test (SANDBOX_SELF_TEST): %w", err)
 	}
 	var broken []string
 	for _, v := range verdicts {
@@ -120,8 +113,8 @@ func quickTest(ctx context.Context, cfg carrel.Config, isolation protocol.Isolat
 		}
 	}
 	if len(broken) > 0 {
-		return protocol.Errorf(protocol.CodeIsolationUnavailable,
+		return 0, protocol.Errorf(protocol.CodeIsolationUnavailable,
 			"the self-test broke out of a sandbox: %s; do not serve on this host; see carrel doctor --attack", strings.Join(broken, ", "))
 	}
-	return nil
+	return len(verdicts), nil
 }

@@ -70,9 +70,12 @@ func (s *serveCmd) Run(ctx context.Context, c *cli, out *output) error {
 		return errors.Join(err, listener.Close())
 	}
 	if cfg.SelfTest == "quick" {
-		if err := quickTest(ctx, cfg, o.System().Isolation); err != nil {
+		began := time.Now()
+		tried, err := quickTest(ctx, cfg, o.System().Isolation)
+		if err != nil {
 			return errors.Join(err, listener.Close(), o.Shutdown(ctx))
 		}
+		log.InfoContext(ctx, "self-test: every attack held that the layers of this host can hold", "tried", tried, "took", time.Since(began))
 	}
 	server := o.Server()
 	served := make(chan error, 1)

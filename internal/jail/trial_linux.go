@@ -68,7 +68,7 @@ func (t *Trial) start(ctx context.Context, o TrialOptions) (err error) {
 	if o.Warm && os.Geteuid() == 0 {
 		t.hostUID = trialSlotUID
 	}
-	if t.dir, t.lock, err = makeTrialDir(os.TempDir()); err != nil {
+	if t.dir, t.lock, err = ScratchDir(os.TempDir()); err != nil {
 		return err
 	}
 	binding := Binding{UserID: o.UserID, Env: o.Env}

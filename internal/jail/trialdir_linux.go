@@ -13,10 +13,10 @@ import (
 // trialPrefix starts the name of every trial's directory.
 const trialPrefix = "carrel-trial-"
 
-// makeTrialDir makes the directory of a trial in parent, and removes those whose
-// makers were killed. Whoever makes one holds a lock on it until it is removed;
-// the kernel lets go of the lock when its holder is dead, and only then.
-func makeTrialDir(parent string) (path string, lock *os.File, err error) {
+// ScratchDir makes a throw-away directory in parent, for a trial or what goes with one,
+// and removes those whose makers were killed. Whoever makes one holds a lock on it until
+// it is removed; the kernel lets go of the lock when its holder is dead, and only then.
+func ScratchDir(parent string) (path string, lock *os.File, err error) {
 	sweepTrials(parent)
 	for {
 		if path, err = os.MkdirTemp(parent, trialPrefix); err != nil {

@@ -39,7 +39,7 @@ func TestTrialsOfTheDeadAreSweptAndNothingElse(t *testing.T) {
 		stays = append(stays, "carrel-trial-foreign")
 	}
 
-	path, lock, err := makeTrialDir(parent)
+	path, lock, err := ScratchDir(parent)
 	must(t, err)
 	if isThere(in("carrel-trial-dead")) {
 		t.Error("a dead trial's directory is still there")
@@ -66,7 +66,7 @@ func TestTrialsThatStartTogetherLeaveEachOtherAlone(t *testing.T) {
 	for range 8 {
 		group.Go(func() {
 			for range 50 {
-				path, lock, err := makeTrialDir(parent)
+				path, lock, err := ScratchDir(parent)
 				if err != nil {
 					t.Error(err)
 					return

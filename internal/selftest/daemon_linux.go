@@ -15,10 +15,12 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"carrel/client"
+	"carrel/internal/jail"
 	"carrel/internal/jail/attack"
 	"carrel/protocol"
 )
@@ -32,6 +34,7 @@ type daemon struct {
 	url    string
 	cmd    *exec.Cmd
 	dir    string
+	lock   *os.File
 	client *client.Client // an admin's
 	keys   map[string]string
 	bobs   things
@@ -70,7 +73,7 @@ func (s *session) start(ctx context.Context, keys map[string]string) (_ *daemon,
 			err = errors.Join(err, d.end())
 		}
 	}()
-	if d.dir, err = os.MkdirTemp("", "carrel-attacked-"); err != nil {
+	if d.dir, d.lock, err = jail.ScratchDir(os.TempDir()); err != nil {
 		return nil, err
 	}
 	d.cmd = exec.Command(s.Daemon, "serve") //nolint:noctx // ended by end, in order
@@ -147,19 +150,29 @@ func (d *daemon) startOnThread() error {
 const throwAwayUIDs = "198000:1000"
 
 // tail is the last of what a daemon wrote to its log.
-type tail struct{ text []byte }
+type tail struct {
+	mu   sync.Mutex
+	text []byte
+}
 
 const tailBytes = 4 << 10
 
 func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.text = append(t.text, p...)
 	t.text = t.text[max(0, len(t.text)-tailBytes):]
 	return len(p), nil
 }
 
-func (t *tail) String() string { return strings.TrimSpace(string(t.text)) }
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.TrimSpace(string(t.text))
+}
 
-// end kills it: every process of its sandboxes dies with it.
+// end ends it, in haste: it takes its cgroups away, and every process of its sandboxes
+// dies with it.
 func (d *daemon) end() error {
 	if d.open != nil {
 		defer func() { _ = d.open.end() }() // it leaves what the other leaves
@@ -168,8 +181,7 @@ func (d *daemon) end() error {
 		d.client.Close()
 	}
 	if d.cmd != nil && d.cmd.Process != nil {
-		_ = d.cmd.Process.Kill()
-		_ = d.cmd.Wait() // it was killed
+		d.hurry()
 	}
 	if d.over != nil {
 		close(d.over)
@@ -177,7 +189,29 @@ func (d *daemon) end() error {
 	if d.dir == "" {
 		return nil
 	}
-	return os.RemoveAll(d.dir)
+	return errors.Join(os.RemoveAll(d.dir), d.lock.Close())
+}
+
+// hurry asks it to end, and again, since the second time tells it not to wait for what
+// goes on; and kills it when that does not help.
+func (d *daemon) hurry() {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = d.cmd.Wait() // it may have been killed
+	}()
+	for deadline := time.Now().Add(patience); ; {
+		ask := syscall.SIGTERM
+		if time.Now().After(deadline) {
+			ask = syscall.SIGKILL
+		}
+		_ = d.cmd.Process.Signal(ask)
+		select {
+		case <-ended:
+			return
+		case <-time.After(pollTime):
+		}
+	}
 }
 
 // run works on one message and gives the run when it has ended.

@@ -4,15 +4,44 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+
+	"carrel/internal/jail/attack"
 )
 
 // exchanges is the table of attacks on the daemon itself.
 func exchanges() []exchange { return append(protocolExchanges(), apiExchanges()...) }
 
+// All tries the whole table, or of it the rows with these ids: those in a sandbox, and
+// then those that put a daemon under attack. o.Rows is not looked at.
+func All(ctx context.Context, o Options, only []string) ([]Verdict, error) {
+	for _, id := range only {
+		if !slices.ContainsFunc(Table(), func(e Entry) bool { return e.ID == id }) {
+			return nil, fmt.Errorf("there is no row %q; docs/attacks.md has the table", id)
+		}
+	}
+	isLeftOut := func(id string) bool { return len(only) > 0 && !slices.Contains(only, id) }
+	o.Rows = slices.DeleteFunc(attack.Rows(), func(r attack.Row) bool { return isLeftOut(r.ID) })
+	verdicts, err := Run(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	rest := slices.DeleteFunc(exchanges(), func(x exchange) bool { return isLeftOut(x.id) })
+	more, err := exchangeAll(ctx, o, rest)
+	return append(verdicts, more...), err
+}
+
 // Exchanges puts a throw-away daemon under attack, from a worker that was taken over
 // and by callers of its API, and gives a verdict for each row. o.Daemon is what it
 // starts. Without says what its host cannot give.
-func Exchanges(ctx context.Context, o Options) (_ []Verdict, err error) {
+func Exchanges(ctx context.Context, o Options) ([]Verdict, error) {
+	return exchangeAll(ctx, o, exchanges())
+}
+
+func exchangeAll(ctx context.Context, o Options, rows []exchange) (_ []Verdict, err error) {
+	if len(rows) == 0 {
+		return nil, nil
+	}
 	s := &session{Options: o}
 	d, err := s.serve(ctx)
 	if err != nil {
@@ -22,7 +51,6 @@ func Exchanges(ctx context.Context, o Options) (_ []Verdict, err error) {
 	if err := d.furnish(ctx); err != nil {
 		return nil, fmt.Errorf("give the daemon something to attack: %w", err)
 	}
-	rows := exchanges()
 	verdicts := make([]Verdict, 0, len(rows))
 	for i, x := range rows {
 		v := x.try(ctx, d)

@@ -40,10 +40,8 @@ func TestEachRuleOfTheJailIsMissedByARow(t *testing.T) {
 		if n := strings.Count(string(content), m.rule); err != nil || n != 1 {
 			t.Errorf("%s: %q stands %d times in %s (%v): the rule has changed, and so must its mutant", m.name, m.rule, n, m.file, err)
 		}
-		for _, id := range m.rows {
-			if _, err := attack.Find(id); err != nil {
-				t.Errorf("%s: %v", m.name, err)
-			}
+		if _, err := attack.Find(m.rows); err != nil {
+			t.Errorf("%s: %v", m.name, err)
 		}
 	}
 	tried := mutants
@@ -77,14 +75,11 @@ const oneMutant = "CARREL_TEST_MUTANT"
 // mustBreak tries the rows that are about the rule that is not there.
 func (m *mutant) mustBreak(t *testing.T, o selftest.Options) {
 	t.Helper()
-	o.Rows, o.Ways = nil, []selftest.Way{selftest.Cold}
-	for _, id := range m.rows {
-		r, err := attack.Find(id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Rows = append(o.Rows, r)
+	rows, err := attack.Find(m.rows)
+	if err != nil {
+		t.Fatal(err)
 	}
+	o.Rows, o.Ways = rows, []selftest.Way{selftest.Cold}
 	verdicts, err := selftest.Run(t.Context(), o)
 	if err != nil {
 		cannot(t, err.Error())

@@ -13,12 +13,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"carrel/internal/jail"
 	"carrel/internal/jail/attack"
 )
 
@@ -28,6 +28,7 @@ type outside struct {
 	udp                 net.PacketConn
 	echo                sync.WaitGroup
 	dir                 string // another user's
+	lock                *os.File
 	shared              string // name of a file in /dev/shm and of a message queue
 	queue               *os.File
 	memory              []byte // of System V
@@ -79,7 +80,7 @@ func (s *session) listen(ctx context.Context, target *attack.Target) (_ *outside
 // plant puts the secret where only the host's users may find it. That a kernel or a
 // host lacks one of these places makes its row not applicable.
 func (o *outside) plant(secret string, target *attack.Target) (err error) {
-	if o.dir, err = os.MkdirTemp("", "carrel-neighbour-"); err != nil {
+	if o.dir, o.lock, err = jail.ScratchDir(os.TempDir()); err != nil {
 		return err
 	}
 	file := filepath.Join(o.dir, "secret")
@@ -138,7 +139,7 @@ func (o *outside) close() {
 		_ = os.Remove(filepath.Join("/dev/shm", o.shared))
 	}
 	if o.dir != "" {
-		_ = os.RemoveAll(o.dir)
+		_, _ = os.RemoveAll(o.dir), o.lock.Close()
 	}
 }
 
@@ -146,18 +147,23 @@ func (o *outside) close() {
 // [attack.ModeRow], all in one, and gives their results by id. A row whose control
 // needs root has none where this process is not root.
 func (s *session) controls(ctx context.Context, mode string) (_ map[string]*attack.Result, err error) {
-	dir, err := os.MkdirTemp("", "carrel-control-")
+	dir, lock, err := jail.ScratchDir(os.TempDir())
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(dir), lock.Close()) }()
 	home, program := filepath.Join(dir, "a", "home"), filepath.Join(dir, "program")
 	// Everybody may walk to the set-uid program: a row runs it as nobody.
-	err = errors.Join(os.Chmod(dir, 0o755), os.MkdirAll(home, 0o755), attack.PlantHome(home, s.secret), //nolint:gosec // as said
+	err = errors.Join(os.Chmod(dir, 0o755), os.MkdirAll(home, 0o755), //nolint:gosec // as said
 		install(s.Attacker, program, 0o755), s.plantByRoot(dir))
 	if err != nil {
 		return nil, err
 	}
+	sock, err := attack.PlantHome(home, s.secret)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = sock.Close() }()
 	target := attack.Target{Home: home, Planted: dir, Program: program}
 	host, err := s.listen(ctx, &target)
 	if err != nil {
@@ -169,7 +175,7 @@ func (s *session) controls(ctx context.Context, mode string) (_ map[string]*atta
 	}
 	args := []string{mode}
 	for _, r := range s.Rows {
-		if id := outsideID(r); !slices.Contains(args, id) && (r.Control != attack.Root || os.Geteuid() == 0) {
+		if id := r.Outside(); !slices.Contains(args, id) && (r.Control != attack.Root || os.Geteuid() == 0) {
 			args = append(args, id)
 		}
 	}
@@ -182,21 +188,11 @@ func (s *session) controls(ctx context.Context, mode string) (_ map[string]*atta
 		return nil, err
 	}
 	for _, r := range s.Rows {
-		if got := results[outsideID(r)]; got != nil {
+		if got := results[r.Outside()]; got != nil {
 			results[r.ID] = got
 		}
 	}
 	return results, nil
-}
-
-// outsideID names the control of a row: outside there is one tier.
-func outsideID(r attack.Row) string {
-	if id, ok := strings.CutPrefix(r.ID, "worker-"); ok {
-		if _, err := attack.Find(id); err == nil {
-			return id
-		}
-	}
-	return r.ID
 }
 
 func (s *session) attackOutside(ctx context.Context, target attack.Target, args []string) ([]byte, error) {

@@ -13,7 +13,7 @@ import (
 // each hole that such a design has, none that takes time, that needs a process of its
 // own, or that is in another's way.
 var quickIDs = []string{
-	"inherited-descriptors",                                               // first: rows that succeed, where a layer is missing, leave some //nolint:gochecknoglobals // a table
+	"inherited-descriptors",                                               // first: rows that succeed, where a layer is missing, leave some
 	"home-read", "home-stat", "host-root", "host-var", "unix-path-worker", // mounts, sealed home
 	"environ-worker", "mem-worker", "cmdline-worker", "visible-worker", // hidepid, dumpable
 	"tcp-host", "abstract-host", "udp-outside", // network namespace
@@ -27,14 +27,11 @@ var quickIDs = []string{
 // Quick tries a small part of the table, in one sandbox and one process, and gives
 // the verdicts. It is meant for a daemon's start.
 func Quick(ctx context.Context, o Options) ([]Verdict, error) {
-	o.Ways, o.Rows = []Way{Cold}, nil
-	for _, id := range quickIDs {
-		r, err := attack.Find(id)
-		if err != nil {
-			return nil, err
-		}
-		o.Rows = append(o.Rows, r)
+	rows, err := attack.Find(quickIDs)
+	if err != nil {
+		return nil, err
 	}
+	o.Ways, o.Rows = []Way{Cold}, rows
 	s := newSession(o)
 	// Both at once: a daemon waits for this.
 	var outside map[string]*attack.Result

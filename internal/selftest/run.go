@@ -64,6 +64,9 @@ func Run(ctx context.Context, o Options) ([]Verdict, error) {
 	if o.Ways == nil {
 		o.Ways = Ways()
 	}
+	if len(o.Rows) == 0 {
+		return nil, nil
+	}
 	s := newSession(o)
 	outside, err := s.controls(ctx, attack.ModeControl)
 	if err != nil {
@@ -114,6 +117,6 @@ func (s *session) keep(id string, got *attack.Result) {
 func (s *session) step() {
 	s.tried++
 	if s.Progress != nil {
-		s.Progress(s.tried, len(s.Rows)*(1+len(s.Ways)))
+		s.Progress(s.tried, len(s.Rows)*len(s.Ways))
 	}
 }

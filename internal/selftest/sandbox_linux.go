@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +27,7 @@ type sandbox struct {
 	in    *os.File
 	out   *os.File
 	line  *os.File // the host's end of the line to the broker
+	sock  *os.File // what listens in the worker's home
 }
 
 // newSandbox starts one with program in carrel-worker's place and everything planted
@@ -65,7 +68,10 @@ func (s *session) newSandbox(ctx context.Context, program string, way Way, neigh
 		return nil, err
 	}
 	workspace, home := b.trial.Dirs()
-	return b, errors.Join(attack.PlantHome(home, s.secret), install(s.Attacker, filepath.Join(workspace, "attacker"), 0o755),
+	if b.sock, err = attack.PlantHome(home, s.secret); err != nil {
+		return nil, err
+	}
+	return b, errors.Join(install(s.Attacker, filepath.Join(workspace, "attacker"), 0o755),
 		os.Symlink(neighbour, filepath.Join(workspace, "neighbour")), s.plantByRoot(workspace))
 }
 
@@ -77,7 +83,7 @@ func (b *sandbox) Write(p []byte) (int, error) { return b.in.Write(p) }
 func (b *sandbox) Close() error                { return errors.Join(b.in.Close(), b.out.Close()) }
 
 func (b *sandbox) close() error {
-	for _, f := range []*os.File{b.in, b.out, b.line} {
+	for _, f := range []*os.File{b.in, b.out, b.line, b.sock} {
 		if f != nil {
 			_ = f.Close() // of pipes: nothing is lost
 		}
@@ -172,21 +178,27 @@ func (deaf) Request(context.Context, string, json.RawMessage) (any, error) {
 	return nil, jsonrpc.ErrMethodNotFound
 }
 
-func install(from, to string, mode os.FileMode) error {
-	content, err := os.ReadFile(from)
+func install(from, to string, mode os.FileMode) (err error) {
+	source, err := os.Open(from)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(to, content, 0o755); err != nil { //nolint:gosec // a program
+	defer func() { _ = source.Close() }()
+	program, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(program, source) // by copy_file_range: it is megabytes, and a daemon may wait
+	if err := errors.Join(err, program.Close()); err != nil {
 		return err
 	}
 	return os.Chmod(to, mode)
 }
 
 // plantByRoot plants what only root can: a device node, a set-uid program, and a file
-// that nobody else may read.
+// that nobody else may read. The rows that are about them need root for their control.
 func (s *session) plantByRoot(dir string) error {
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 || !slices.ContainsFunc(s.Rows, func(r attack.Row) bool { return r.Control == attack.Root }) {
 		return nil
 	}
 	device := filepath.Join(dir, "device")

@@ -7,6 +7,7 @@
 package attack
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -54,6 +55,7 @@ type Row struct {
 	// is run in a process of its own and need not clean up after itself.
 	Attack func(*Target) error
 
+	outside    string   // id of the row that is its control, if it is not its own
 	toolOnly   bool     // there is no such row of the worker tier
 	toolsAlone []string // of StoppedBy: what only the tool tier has
 }
@@ -81,7 +83,7 @@ func ofWorker(r Row) (Row, bool) {
 	if r.toolOnly {
 		return r, false
 	}
-	r.ID, r.Tier = "worker-"+r.ID, Worker
+	r.ID, r.Tier, r.outside = "worker-"+r.ID, Worker, r.ID
 	r.StoppedBy = slices.DeleteFunc(slices.Clone(r.StoppedBy), func(by string) bool { return slices.Contains(r.toolsAlone, by) })
 	return r, true
 }
@@ -95,13 +97,24 @@ func (r *Row) onProcess() bool {
 	return false
 }
 
-// Find returns the row with this id.
-func Find(id string) (Row, error) {
-	rows := Rows()
-	if i := slices.IndexFunc(rows, func(r Row) bool { return r.ID == id }); i >= 0 {
-		return rows[i], nil
+// Outside names the row to run for a control: outside of a sandbox there is one tier.
+func (r *Row) Outside() string { return cmp.Or(r.outside, r.ID) }
+
+// Find returns the rows with these ids, in their order.
+func Find(ids []string) ([]Row, error) {
+	all := make(map[string]Row)
+	for _, r := range Rows() {
+		all[r.ID] = r
 	}
-	return Row{}, fmt.Errorf("no attack %q", id)
+	rows := make([]Row, 0, len(ids))
+	for _, id := range ids {
+		r, ok := all[id]
+		if !ok {
+			return nil, fmt.Errorf("no attack %q", id)
+		}
+		rows = append(rows, r)
+	}
+	return rows, nil
 }
 
 // The groups.

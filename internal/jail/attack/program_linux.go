@@ -58,7 +58,7 @@ func Main(args []string) error {
 	case jail.ModeInit:
 		return enter()
 	}
-	return rows(os.Stdout, args[1:])
+	return try(os.Stdout, args[1:])
 }
 
 // enter is the worker tier: a process that has gone through the whole jail, as
@@ -83,20 +83,21 @@ func enter() error {
 	if _, err := e.In.Read(make([]byte, 1)); err != nil {
 		return err
 	}
-	return rows(e.Out, ids)
+	return try(e.Out, ids)
 }
 
-func rows(out io.Writer, ids []string) error {
+// try runs rows in this process and prints their results.
+func try(out io.Writer, ids []string) error {
 	t, err := LoadTarget()
 	if err != nil {
 		return err
 	}
+	rows, err := Find(ids)
+	if err != nil {
+		return err
+	}
 	encoder := json.NewEncoder(out)
-	for _, id := range ids {
-		r, err := Find(id)
-		if err != nil {
-			return err
-		}
+	for _, r := range rows {
 		if err := encoder.Encode(Try(r, t)); err != nil {
 			return err
 		}
@@ -111,16 +112,16 @@ func controls(ids []string) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
-		r, err := Find(id)
-		if err != nil {
-			return err
-		}
-		cmd := exec.Command(self, ModeRow, id) //nolint:noctx // ends with its row; the attacker itself
+	rows, err := Find(ids)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		cmd := exec.Command(self, ModeRow, r.ID) //nolint:noctx // ends with its row; the attacker itself
 		cmd.SysProcAttr = attributes(r.Control)
 		out, err := cmd.Output()
 		if err != nil {
-			if out, err = json.Marshal(Result{ID: id, Error: "ended by " + err.Error(), Absent: true}); err != nil {
+			if out, err = json.Marshal(Result{ID: r.ID, Error: "ended by " + err.Error(), Absent: true}); err != nil {
 				return err
 			}
 			out = append(out, '\n')

@@ -192,23 +192,26 @@ func answers(ping, pong *os.File) bool {
 	return n == 1 && err == nil
 }
 
-// PlantHome fills a stand-in for the worker's home, or the real one from outside.
-func PlantHome(dir, secret string) error {
+// PlantHome fills a stand-in for the worker's home, or the real one from outside. On
+// broker.sock in it is listened until the caller closes what it gets.
+func PlantHome(dir, secret string) (*os.File, error) {
 	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte(secret), 0o644); err != nil {
-		return err
+		return nil, err
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	path := filepath.Join(dir, "broker.sock")
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		return err
+	listener := os.NewFile(uintptr(fd), path)
+	err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+	if err == nil {
+		err = errors.Join(os.Chmod(path, 0o777), unix.Listen(fd, 64)) //nolint:gosec // as above
 	}
-	if err := os.Chmod(path, 0o777); err != nil { //nolint:gosec // as above
-		return err
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
 	}
-	return unix.Listen(fd, 64) // for as long as this process lives
+	return listener, nil
 }
 
 // reached turns the errno of a system call with senseless arguments into an
