@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"text/tabwriter"
 
@@ -23,6 +24,9 @@ func (d *doctorCmd) Run(ctx context.Context, c *cli, out *output) error {
 	cfg, err := c.loadConfig(nil)
 	if err != nil {
 		return err
+	}
+	if len(d.Row) > 0 && !d.Attack {
+		return errors.New("--row is for --attack: carrel doctor --attack --row " + d.Row[0])
 	}
 	report := carrel.Isolation(ctx, cfg)
 	unmet := carrel.CheckIsolation(report)

@@ -56,7 +56,10 @@ func (h lesser) name() string { return strings.Join(h.lacks, ",") }
 // on runs a program on the host, to its end.
 func (h lesser) on(t *testing.T, env []string, stdin string, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), ordeal.Program(t, "carrel-lesshost"), slices.Concat(h.lacks, []string{"--"}, args)...)
+	if len(h.lacks) > 0 {
+		args = slices.Concat([]string{ordeal.Program(t, "carrel-lesshost")}, h.lacks, []string{"--"}, args)
+	}
+	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	cmd.Env, cmd.Stdin = env, strings.NewReader(stdin)
 	var out, errOut strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errOut

@@ -207,14 +207,14 @@ func TestFileThatSomebodyElseCouldHaveMadeIsRefused(t *testing.T) {
 		{"a directory of somebody else", func(t *testing.T, file string) error {
 			t.Helper()
 			if os.Geteuid() != 0 {
-				t.Skip("only root gives directories away")
+				t.Skip("needs root: to give a directory away")
 			}
 			return os.Chown(filepath.Dir(file), 4321, 4321)
 		}, "belongs to uid 4321"},
 		{"somebody else's", func(t *testing.T, file string) error {
 			t.Helper()
 			if os.Geteuid() != 0 {
-				t.Skip("only root gives files away")
+				t.Skip("needs root: to give a file away")
 			}
 			plain(t, file)
 			return os.Chown(file, 4321, 4321)

@@ -41,7 +41,7 @@ func TestOnlyAFileThatNobodyElseCouldHaveWrittenIsRead(t *testing.T) {
 		}},
 		{"another user's", "belongs to uid 12345", func(t *testing.T, path string) string {
 			if err := os.Chown(path, 12345, -1); err != nil {
-				t.Skip("only root can give a file away")
+				t.Skip("needs root: to give a file away")
 			}
 			return path
 		}},

@@ -112,7 +112,7 @@ var announced = regexp.MustCompile(`listens on (https?://\S+)`)
 // Serve starts a daemon and waits until it listens. The test's cleanup kills it.
 func Serve(t testing.TB, baseDir string, more ...string) *Daemon {
 	t.Helper()
-	return serve(t, exec.Command(Program(t, "carrel"), "serve"), Environment(baseDir, more...)) //nolint:noctx // ended by Stop, Kill or the test's cleanup
+	return serve(t, exec.Command(Program(t, "carrel"), "serve"), baseDir, more) //nolint:noctx // ended by Stop, Kill or the test's cleanup
 }
 
 // ServeOn starts a daemon on a host that lacks something: lacks are what
@@ -120,13 +120,13 @@ func Serve(t testing.TB, baseDir string, more ...string) *Daemon {
 func ServeOn(t testing.TB, lacks []string, baseDir string, more ...string) *Daemon {
 	t.Helper()
 	args := slices.Concat(lacks, []string{"--", Program(t, "carrel"), "serve"})
-	return serve(t, exec.Command(Program(t, "carrel-lesshost"), args...), Environment(baseDir, more...)) //nolint:noctx // as above
+	return serve(t, exec.Command(Program(t, "carrel-lesshost"), args...), baseDir, more) //nolint:noctx // as above
 }
 
-func serve(t testing.TB, cmd *exec.Cmd, env []string) *Daemon {
+func serve(t testing.TB, cmd *exec.Cmd, baseDir string, more []string) *Daemon {
 	t.Helper()
 	d := &Daemon{t: t, Cmd: cmd, Log: &Log{}, Greeting: &Log{}}
-	d.Cmd.Env = env
+	d.Cmd.Env = Environment(baseDir, more...)
 	d.Cmd.Stderr = d.Log
 	stdout, err := d.Cmd.StdoutPipe()
 	if err != nil {
@@ -137,6 +137,7 @@ func serve(t testing.TB, cmd *exec.Cmd, env []string) *Daemon {
 	}
 	t.Cleanup(func() {
 		d.Kill()
+		removeGroups(t, baseDir)
 		if t.Failed() {
 			t.Logf("log of the daemon:\n%s", d.Log)
 		}

@@ -2,6 +2,7 @@ package ordeal
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -54,6 +55,23 @@ func Traces(t testing.TB, baseDir, tmpDir string) []string {
 		traces = append(traces, filepath.Join(tmpDir, e.Name()))
 	}
 	return traces
+}
+
+// removeGroups removes the cgroups that a killed daemon has left, as its successor
+// would. Where one has come, they are that one's.
+func removeGroups(t testing.TB, baseDir string) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context()) // a cleanup's is done already
+	if len(groups(t, cgroup.Name(baseDir))) == 0 {
+		return
+	}
+	left, err := cgroup.Open(ctx, cgroup.Name(baseDir))
+	if err == nil {
+		err = left.Close(ctx)
+	}
+	if err != nil {
+		t.Logf("cgroups of %s: %v", baseDir, err)
+	}
 }
 
 // groups finds the directories of the name under the mounts of cgroups.

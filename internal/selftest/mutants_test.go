@@ -1,13 +1,17 @@
 package selftest_test
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"carrel/internal/jail/attack"
 	"carrel/internal/selftest"
@@ -66,6 +70,56 @@ func TestEachRuleOfTheJailIsMissedByARow(t *testing.T) {
 		})
 	}
 	t.Logf("%d of %d mutants tried", len(tried), len(mutants))
+}
+
+// A daemon that tests itself does not serve with a worker whose filter has a hole, and
+// says which row went through; with the worker as it is, it does.
+func TestQuickSelfTestRefusesAWorkerWithAHole(t *testing.T) {
+	tree, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(tree, "go.mod")); err != nil {
+		t.Skip("needs root: the tree is not here to be changed")
+	}
+	good := options(t)
+	bad, _ := mutants[0].build(t, tree)
+	for _, c := range []struct {
+		name, worker, says string
+	}{
+		{"whole", good.Worker, "self-test: every attack held"},
+		{"with a hole", bad.Worker, "the self-test broke out of a sandbox: " + mutants[0].rows[0]},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(good.Worker), "carrel"), "serve")
+			cmd.Env = []string{
+				"PATH=" + os.Getenv("PATH"), "SANDBOX_BASE_DIR=" + filepath.Join(t.TempDir(), "data"), "CARREL_LISTEN=127.0.0.1:0",
+				"SANDBOX_SELF_TEST=quick", "SANDBOX_WORKER_PATH=" + c.worker, "SANDBOX_WARM_WORKERS=0",
+			}
+			cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+			stderr, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			said := false
+			for lines := bufio.NewScanner(stderr); lines.Scan(); {
+				if strings.Contains(lines.Text(), c.says) {
+					said = true
+					cancel()
+				} else {
+					t.Log(lines.Text())
+				}
+			}
+			if err := cmd.Wait(); !said || (c.worker == bad.Worker) != (cmd.ProcessState.ExitCode() == 1) {
+				t.Errorf("said %q: %t; ended with %v", c.says, said, err)
+			}
+		})
+	}
 }
 
 // oneMutant, set in the environment, makes this test binary one whose own half of the

@@ -184,7 +184,7 @@ func install(from, to string, mode os.FileMode) (err error) {
 		return err
 	}
 	defer func() { _ = source.Close() }()
-	program, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
+	program, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

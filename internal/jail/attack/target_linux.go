@@ -203,6 +203,9 @@ func PlantHome(dir, secret string) (*os.File, error) {
 		return nil, err
 	}
 	path := filepath.Join(dir, "broker.sock")
+	if most := len(unix.RawSockaddrUnix{}.Path) - 1; len(path) > most {
+		return nil, errors.Join(unix.Close(fd), fmt.Errorf("%s is longer than a socket's path may be, %d bytes: choose a shorter TMPDIR", path, most))
+	}
 	listener := os.NewFile(uintptr(fd), path)
 	err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
 	if err == nil {
