@@ -96,7 +96,12 @@ architecture: ## hold the import table
 	go test -count=1 ./internal/architecture
 
 .PHONY: bench
-bench: build ## every benchmark, BENCHTIME (100ms) each; the cold start beside bubblewrap
+bench: test-programs ## carrel beside what people use today: one table, kept in bench/results (ten minutes)
+	scripts/bench-peers.sh
+	CARREL_BENCH_RESULTS='$(CURDIR)/bench/results' go test -count=1 -timeout 1h ./bench -run TestBeside -v
+
+.PHONY: bench-go
+bench-go: build ## every Go benchmark, BENCHTIME (100ms) each; the cold start beside bubblewrap
 	@command -v bwrap >/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -qq && apt-get install -y -qq bubblewrap; }
 	go test -run '^$$' -bench . -benchmem -benchtime '$(or $(BENCHTIME),100ms)' ./...
 

@@ -17,5 +17,5 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	os.Exit(worker.Main(context.Background(), os.Args[1:], os.Stderr))
+	os.Exit(worker.Main(context.Background(), os.Args[1:], nil, os.Stderr))
 }

@@ -31,9 +31,8 @@ import (
 //	cold-start  the same, of a daemon without: a worker is started
 //	warm        a user who has an idle worker
 //
-// The differences to bare are those of medians. CARREL_TEST_AGENT_SDK names a
-// directory in which npm has installed @anthropic-ai/claude-agent-sdk: then its
-// query() takes turns with them.
+// The differences to bare are those of medians. Package bench has it beside the Agent
+// SDK's query().
 func BenchmarkFirstText(b *testing.B) {
 	model := answering(b, "first ", "and ", "last")
 	pooled := serveModel(b, model, "SANDBOX_WARM_WORKERS=2")
@@ -63,12 +62,6 @@ func BenchmarkFirstText(b *testing.B) {
 		{"cold", func() time.Duration { return newUser(pooled) }},
 		{"cold-start", func() time.Duration { return newUser(unpooled) }},
 		{"warm", func() time.Duration { return firstText(b, pooled, "regular") }},
-	}
-	if dir := os.Getenv("CARREL_TEST_AGENT_SDK"); dir != "" {
-		cases = append(cases, struct {
-			name string
-			run  func() time.Duration
-		}{"agent-sdk", func() time.Duration { return agentSDK(b, dir, model.URL) }})
 	}
 	took := make(map[string][]time.Duration)
 	for b.Loop() {

@@ -254,6 +254,12 @@ var rooms = []room{
 	},
 	{path: "internal/anthropictest", why: "a Messages API for tests and the demo: it knows the wire alone"},
 	{path: "internal/architecture", why: "this test"},
+	{path: "bench", why: "drives the built programs from outside, beside others: its tests are all there is"},
+	{
+		path:  "bench/standin",
+		rooms: []string{"internal/agent", "internal/agent/shell", "internal/worker", "protocol"},
+		why:   "carrel's worker with an agent that sends as fast as it is told to",
+	},
 	{path: "tools/demo", rooms: []string{"internal/anthropictest"}, why: "a scripted model beside the built daemon, which it uses as anybody would"},
 	{path: "tools/testcount", why: "the gate's counter builds before anything else does"},
 }

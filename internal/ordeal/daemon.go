@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -181,6 +182,11 @@ func (d *Daemon) Kill() {
 
 // Tree is every process that the daemon has started, by its children.
 func (d *Daemon) Tree() []int { return Descendants(d.Cmd.Process.Pid) }
+
+// Named are those of its tree whose command line ends with a word.
+func (d *Daemon) Named(word string) []int {
+	return slices.DeleteFunc(d.Tree(), func(pid int) bool { return !strings.HasSuffix(commandLine(pid), word) })
+}
 
 // AwaitGone waits until none of the processes is left.
 func AwaitGone(t testing.TB, pids []int) {

@@ -3,7 +3,6 @@ package ordeal
 import (
 	"fmt"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -35,7 +34,7 @@ func TestIdleSandboxesAreCheapAndDoNotSlowTheNextStart(t *testing.T) {
 	h := &house{t: t, d: d}
 	h.probe(probes) // the spawner comes with the first one, directories with the others
 	alone := h.probe(probes)
-	before := measure(t)
+	before := Measure(t)
 	began := time.Now()
 	h.fill(n)
 	took := time.Since(began)
@@ -45,17 +44,17 @@ func TestIdleSandboxesAreCheapAndDoNotSlowTheNextStart(t *testing.T) {
 	}
 	Eventually(t, "the tool hosts of idle sandboxes are let go", func() bool { return h.count(tool.ModeHost) == 0 })
 	memory, of := h.memory()
-	cost := measure(t).since(before)
+	cost := Measure(t).Since(before)
 	beside := h.probe(probes)
 	h.startOne("user-0000") // one at rest wakes
 
 	t.Logf("%d idle sandboxes, %.0f started a second", n, float64(n)/took.Seconds())
 	each := func(bytes int64) float64 { return mib(bytes) / float64(n) }
-	t.Logf("each, in MiB: %.2f less available in all; %s", each(cost.unavailable), of)
+	t.Logf("each, in MiB: %.2f less available in all; %s", each(cost.Unavailable), of)
 	t.Logf("each, in MiB, kernel's: slab %.2f, page tables %.2f, stacks %.2f, per processor %.2f, shared memory %.2f",
-		each(cost.slab), each(cost.tables), each(cost.stacks), each(cost.perCPU), each(cost.shmem))
-	whole := memory + cost.kernel()
-	t.Logf("whole cost of each: %.2f MiB; the daemon itself: %.1f MiB, %d descriptors", each(whole), mib(resident(d.Cmd.Process.Pid)), descriptors(d.Cmd.Process.Pid))
+		each(cost.Slab), each(cost.Tables), each(cost.Stacks), each(cost.PerCPU), each(cost.Shmem))
+	whole := memory + cost.Kernel()
+	t.Logf("whole cost of each: %.2f MiB; the daemon itself: %.1f MiB, %d descriptors", each(whole), mib(Resident(d.Cmd.Process.Pid)), descriptors(d.Cmd.Process.Pid))
 	// The least is what the machine's other work disturbs least.
 	ratio := float64(beside.least) / float64(alone.least)
 	t.Logf("one more, beside none and beside %d (least, median): %v %v and %v %v: %.2f times", n, alone.least, alone.median, beside.least, beside.median, ratio)
@@ -151,17 +150,7 @@ func (h *house) allIdle(n int) {
 }
 
 // count counts the sandboxes' processes whose command line ends with a word.
-func (h *house) count(word string) int {
-	n := 0
-	for _, spawner := range Children(h.d.Cmd.Process.Pid) {
-		for _, pid := range Descendants(spawner) {
-			if strings.HasSuffix(commandLine(pid), word) {
-				n++
-			}
-		}
-	}
-	return n
-}
+func (h *house) count(word string) int { return len(h.d.Named(word)) }
 
 // memory is what the processes of all sandboxes hold, and of which kind they are. An
 // ordinary user may not see how much of it they share: it is then what is resident,
@@ -173,10 +162,10 @@ func (h *house) memory() (bytes int64, of string) {
 	for _, spawner := range Children(h.d.Cmd.Process.Pid) {
 		for _, pid := range Descendants(spawner) {
 			kind := commandLine(pid)
-			size, err := pss(pid)
+			size, err := PSS(pid)
 			if err != nil {
 				unit = "resident (PSS is closed to an ordinary user)"
-				size = resident(pid)
+				size = Resident(pid)
 			}
 			byKind[kind] += size
 			count[kind]++
@@ -190,37 +179,3 @@ func (h *house) memory() (bytes int64, of string) {
 	slices.Sort(parts)
 	return bytes, unit + " of " + strings.Join(parts, ", ")
 }
-
-// machine is what the machine's memory is used for, in bytes (proc_meminfo(5)).
-type machine struct {
-	unavailable                         int64 // MemAvailable, negated
-	slab, tables, stacks, perCPU, shmem int64
-}
-
-func measure(t *testing.T) machine {
-	t.Helper()
-	read := func(name string) int64 {
-		f, err := os.Open("/proc/meminfo")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = f.Close() }()
-		bytes, err := field(f, name+":")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return bytes
-	}
-	return machine{
-		unavailable: -read("MemAvailable"),
-		slab:        read("SUnreclaim"), tables: read("PageTables"), stacks: read("KernelStack"),
-		perCPU: read("Percpu"), shmem: read("Shmem"),
-	}
-}
-
-func (m machine) since(b machine) machine {
-	return machine{m.unavailable - b.unavailable, m.slab - b.slab, m.tables - b.tables, m.stacks - b.stacks, m.perCPU - b.perCPU, m.shmem - b.shmem}
-}
-
-// kernel is what no process's own memory holds.
-func (m machine) kernel() int64 { return m.slab + m.tables + m.stacks + m.perCPU + m.shmem }

@@ -144,7 +144,7 @@ func sample(ctx context.Context, pid int) []look {
 		case <-ctx.Done():
 			return looks
 		case <-tick.C:
-			looks = append(looks, look{resident(pid), descriptors(pid)})
+			looks = append(looks, look{Resident(pid), descriptors(pid)})
 		}
 	}
 }

@@ -57,9 +57,9 @@ func descriptors(pid int) int {
 	return len(entries)
 }
 
-// resident is the memory of a process that is in the machine's own, in bytes; 0 once
+// Resident is the memory of a process that is in the machine's own, in bytes; 0 once
 // it is gone. Anybody may read it.
-func resident(pid int) int64 {
+func Resident(pid int) int64 {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	columns := strings.Fields(string(b))
 	if len(columns) < 2 {
@@ -69,10 +69,10 @@ func resident(pid int) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// pss is the memory a process has to itself and its share of what it has with
+// PSS is the memory a process has to itself and its share of what it has with
 // others, in bytes. It is an error where the process may not be looked into: an
 // ordinary user's sandboxes are closed even to that user.
-func pss(pid int) (int64, error) {
+func PSS(pid int) (int64, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0, err

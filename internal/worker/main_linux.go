@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"carrel/internal/agent"
 	"carrel/internal/jail"
 	"carrel/internal/tool"
 )
@@ -19,11 +20,12 @@ const inheritedLine = 3
 
 // Main is carrel-worker. args are its arguments without the program's name; it
 // returns the exit status. It must be called from the main goroutine, which an init
-// function has locked to the main thread.
-func Main(ctx context.Context, args []string, stderr io.Writer) int {
+// function has locked to the main thread. more are agents besides carrel's own, or in
+// the place of one, by their names; nil = none.
+func Main(ctx context.Context, args []string, more map[string]agent.Agent, stderr io.Writer) int {
 	err := onMainThread()
 	if err == nil {
-		err = serve(ctx, args)
+		err = serve(ctx, args, more)
 	}
 	if err != nil {
 		_, _ = fmt.Fprintf(stderr, "carrel-worker: %v\n", err)
@@ -43,7 +45,7 @@ func onMainThread() error {
 	return nil
 }
 
-func serve(ctx context.Context, args []string) error {
+func serve(ctx context.Context, args []string, more map[string]agent.Agent) error {
 	mode := ""
 	if len(args) > 0 {
 		mode = args[0]
@@ -56,7 +58,7 @@ func serve(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		return Run(ctx, entered)
+		return Run(ctx, entered, more)
 	case jail.ModeNamespace:
 		return jail.Hold()
 	case tool.ModeHost:

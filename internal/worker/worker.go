@@ -46,8 +46,8 @@ var _ jsonrpc.Handler = (*Worker)(nil)
 var defaults = protocol.WorkerLimits{MaxRuns: 4, MaxOutputBytes: 256 << 10}
 
 // Run serves the stream until the orchestrator closes it, says "shutdown" or
-// breaks the protocol.
-func Run(ctx context.Context, e *jail.Entered) error {
+// breaks the protocol. more are as in [Main].
+func Run(ctx context.Context, e *jail.Entered, more map[string]agent.Agent) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	w := &Worker{
@@ -64,6 +64,7 @@ func Run(ctx context.Context, e *jail.Entered) error {
 			return err
 		}
 	}
+	maps.Copy(w.agents, more)
 	w.conn = jsonrpc.NewConn(stdio{Reader: e.In, Writer: e.Out, closers: []io.Closer{e.In, e.Out}}, w, jsonrpc.Options{})
 	if e.Broker == nil {
 		w.tools.Warm(ctx) // a user is bound: a command will come. (Else a model is asked first.)
