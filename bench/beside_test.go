@@ -61,16 +61,27 @@ type field struct {
 func TestBeside(t *testing.T) {
 	began := time.Now()
 	f := newField(t)
-	f.starts()
-	f.firstEvents()
-	f.execs()
-	f.floods()
-	f.paced()
-	f.replays()
-	f.grown()
-	f.readers()
-	f.idle()
-	f.texts()
+	for _, c := range []struct {
+		name    string
+		measure func()
+	}{
+		{"starts", f.starts},
+		{"first events", f.firstEvents},
+		{"execs", f.execs},
+		{"floods", f.floods},
+		{"paced", f.paced},
+		{"replays", f.replays},
+		{"growth", f.grown},
+		{"readers", f.readers},
+		{"idle", f.idle},
+		{"texts", f.texts},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f.t = t
+			c.measure()
+		})
+	}
+	f.t = t
 	f.results.Duration = time.Since(began).Round(time.Second).String()
 	if dir := f.size.resultsDir; dir != "" {
 		fmt.Println(f.results)

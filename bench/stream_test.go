@@ -87,6 +87,7 @@ func (f *field) paced() {
 // replays is the events of a run that is over, read again from the store.
 func (f *field) replays() {
 	t, n := f.t, f.size.flood
+	f.flood(f.sender.URL, n)
 	runID := f.newestRun()
 	f.results.run(t, contest{
 		name: "replay of a stored run", unit: "events/s", more: true, rounds: max(2, f.size.rounds/4),
