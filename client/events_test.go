@@ -135,13 +135,14 @@ func TestBrokenStreamIsAnErrorAndNotARetry(t *testing.T) {
 		{"another run", strings.ReplaceAll(frames(1, 1, delta), `"r"`, `"s"`), `an event of run "s"`},
 		{"other id", strings.Replace(frames(1, 1, delta), "id: 1", "id: 2", 1), `in a frame that says "2"`},
 		{"other type", strings.Replace(frames(1, 1, delta), "event: TEXT_DELTA", "event: USAGE", 1), `("USAGE")`},
+		{"event 0", frames(0, 0, delta), "event 0 after event 0"},
 		{"no JSON", "id: 1\nevent: TEXT_DELTA\ndata: {\n\n", "after event 0"},
 		{"long", "data: " + strings.Repeat("x", maxFrameBytes), "longer than"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := &daemon{answers: []answer{{body: tt.body}}}
 			_, err := collect(t.Context(), newClient(t, d), 0)
-			if err == nil || !strings.Contains(err.Error(), tt.want) || len(d.requests) != 1 {
+			if !errors.Is(err, ErrBrokenStream) || !strings.Contains(err.Error(), tt.want) || len(d.requests) != 1 {
 				t.Errorf("after %d requests: %v", len(d.requests), err)
 			}
 		})
@@ -173,7 +174,7 @@ func TestDaemonThatStaysAwayIsGivenUpInBoundedTime(t *testing.T) {
 }
 
 func TestRetryAfterIsWaitedForWithinABound(t *testing.T) {
-	for given, want := range map[string]time.Duration{"3": 3 * time.Second, "1e9": maxRetryAfter} {
+	for given, want := range map[string]time.Duration{"3": 3 * time.Second, "120": maxRetryAfter} {
 		synctest.Test(t, func(t *testing.T) {
 			d := &daemon{answers: []answer{problem(503, protocol.CodeShuttingDown, `,"retry_after_s":`+given), {body: frames(1, 1, finished)}}}
 			began := time.Now()
@@ -185,6 +186,18 @@ func TestRetryAfterIsWaitedForWithinABound(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestWhoAsksForALongWaitGetsNoOtherTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &daemon{answers: []answer{problem(503, protocol.CodeShuttingDown, `,"retry_after_s":121`)}}
+		began := time.Now()
+		_, err := collect(t.Context(), newClient(t, d), 0)
+		e, ok := errors.AsType[*Error](err)
+		if !ok || e.RetryAfter != 121*time.Second || len(d.requests) != 1 || time.Since(began) != 0 {
+			t.Errorf("%d requests in %s: %v", len(d.requests), time.Since(began), err)
+		}
+	})
 }
 
 // A quiet run: nothing but keep-alives for more than silenceLimit.

@@ -15,7 +15,7 @@ import (
 // ctx's end stops the command.
 func (c *Client) Exec(ctx context.Context, userID string, req protocol.ExecRequest) (protocol.ExecResult, error) {
 	var result protocol.ExecResult
-	err := c.call(ctx, call{method: http.MethodPost, path: execPath(userID), body: req}, &result)
+	err := c.call(ctx, call{method: http.MethodPost, path: execPath(userID), body: req, repeat: whenUndone}, &result)
 	return result, err
 }
 
@@ -26,8 +26,9 @@ func (c *Client) ExecStream(ctx context.Context, userID string, req protocol.Exe
 	s, err := c.openStream(ctx, call{
 		method: http.MethodPost,
 		path:   execPath(userID),
-		header: http.Header{"Accept": {"text/event-stream"}},
+		header: http.Header{"Accept": {eventStream}},
 		body:   req,
+		repeat: whenUndone,
 	})
 	if err != nil {
 		return protocol.ExecResult{}, err
@@ -61,4 +62,4 @@ func (c *Client) ExecStream(ctx context.Context, userID string, req protocol.Exe
 	}
 }
 
-func execPath(userID string) string { return "/v1/users/" + escape(userID) + "/exec" }
+func execPath(userID string) string { return userPath(userID, "/exec") }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -26,7 +27,9 @@ type daemon struct {
 
 	mu       sync.Mutex
 	requests []string // "METHOD path", with Last-Event-ID behind a space
-	open     int      // bodies not closed
+	keys     []string // the Idempotency-Key of each
+	queries  []url.Values
+	open     int // bodies not closed
 }
 
 type answer struct {
@@ -47,6 +50,8 @@ func (d *daemon) RoundTrip(r *http.Request) (*http.Response, error) {
 		line += " " + id
 	}
 	d.requests = append(d.requests, line)
+	d.keys = append(d.keys, r.Header.Get("Idempotency-Key"))
+	d.queries = append(d.queries, r.URL.Query())
 	a := d.answers[0]
 	if len(d.answers) > 1 {
 		d.answers = d.answers[1:]
@@ -104,9 +109,17 @@ func (b *body) Close() error {
 	return nil
 }
 
+// newClient is a client that sends each request once; following events has tries of its
+// own.
 func newClient(t *testing.T, d *daemon) *Client {
 	t.Helper()
-	c, err := New("http://carrel.test/", Options{HTTPClient: &http.Client{Transport: d}})
+	return newPatientClient(t, d, 1)
+}
+
+// newPatientClient is one that tries so often.
+func newPatientClient(t *testing.T, d *daemon, tries int) *Client {
+	t.Helper()
+	c, err := New("http://carrel.test/", Options{HTTPClient: &http.Client{Transport: d}, Tries: tries})
 	if err != nil {
 		t.Fatal(err)
 	}

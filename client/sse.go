@@ -15,7 +15,7 @@ import (
 const maxFrameBytes = protocol.MaxLineBytes + 64<<10
 
 // errFrameTooLong tells of a frame longer than maxFrameBytes.
-var errFrameTooLong = fmt.Errorf("a frame is longer than %d bytes", maxFrameBytes)
+var errFrameTooLong = fmt.Errorf("%w: a frame is longer than %d bytes", ErrBrokenStream, maxFrameBytes)
 
 // frame is one server-sent event (WHATWG HTML, section 9.2).
 type frame struct {

@@ -17,7 +17,10 @@ import (
 const silenceLimit = 60 * time.Second
 
 // errSilent ends the connection of a stream that brought nothing for too long.
-var errSilent = fmt.Errorf("the daemon was silent for %s", silenceLimit)
+var errSilent = fmt.Errorf("the stream brought nothing for %s: the connection is dead, or a proxy holds back what the daemon sends", silenceLimit)
+
+// eventStream is the media type of server-sent events.
+const eventStream = "text/event-stream"
 
 // stream is an SSE answer being read. close must follow.
 type stream struct {
@@ -29,17 +32,25 @@ type stream struct {
 }
 
 // openStream makes a request that is answered with an event stream.
-func (c *Client) openStream(ctx context.Context, what call) (*stream, error) {
+func (c *Client) openStream(ctx context.Context, what call) (s *stream, err error) {
+	err = c.again(ctx, what.repeat, func() error {
+		s, err = c.openStreamOnce(ctx, what)
+		return err
+	})
+	return s, err
+}
+
+func (c *Client) openStreamOnce(ctx context.Context, what call) (*stream, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &stream{ctx: ctx, cancel: cancel}
 	s.watchdog = time.AfterFunc(silenceLimit, func() { cancel(errSilent) })
-	resp, err := c.send(ctx, what) //nolint:bodyclose // close does
+	resp, err := c.sendOnce(ctx, what) //nolint:bodyclose // close does
 	if err != nil {
 		s.close()
 		return nil, s.cause(err)
 	}
 	s.resp = resp
-	if media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); media != "text/event-stream" {
+	if media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); media != eventStream {
 		s.close()
 		return nil, fmt.Errorf("%s %s: answered %q, not an event stream", what.method, what.path, media)
 	}
@@ -72,7 +83,7 @@ func (s *stream) ended(what string) error {
 		return fmt.Errorf("the stream ended before the %s did", what)
 	}
 	if code, message, _ := strings.Cut(said, ": "); protocol.Code(code).Known() {
-		return protocol.Errorf(protocol.Code(code), "%s", message)
+		return &Error{Code: protocol.Code(code), Status: protocol.Code(code).HTTPStatus(), Message: message}
 	}
 	return fmt.Errorf("the stream ended before the %s did: %s", what, said)
 }

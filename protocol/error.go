@@ -72,6 +72,9 @@ func (c Code) HTTPStatus() int {
 	return httpStatus[CodeInternal]
 }
 
+// Error makes a code an error, so that errors.Is(err, protocol.CodeNotFound) asks for it.
+func (c Code) Error() string { return string(c) }
+
 // Known reports whether c is one of the codes above.
 func (c Code) Known() bool {
 	_, ok := httpStatus[c]
@@ -100,8 +103,12 @@ func (e *Error) Error() string { return string(e.Code) + ": " + e.Message }
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is makes errors.Is(err, &Error{Code: c}) ask for the code alone.
+// Is makes errors.Is(err, CodeNotFound), or errors.Is(err, &Error{Code: CodeNotFound}),
+// ask for the code alone.
 func (e *Error) Is(target error) bool {
+	if code, ok := target.(Code); ok {
+		return e.Code == code
+	}
 	t, ok := target.(*Error)
 	return ok && t.Code == e.Code && t.Message == ""
 }

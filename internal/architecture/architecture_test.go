@@ -42,6 +42,14 @@ func TestJailedHalfLinksNothingItMustNot(t *testing.T) {
 	}
 }
 
+// Whoever embeds the client links the standard library besides, and nothing that only
+// this module may import.
+func TestClientLinksNothingButProtocol(t *testing.T) {
+	for _, fault := range linking(publicClient, publicRooms, list(t)) {
+		t.Error(fault)
+	}
+}
+
 func TestOnlyTheModelsClientSpeaksHTTPInTheJailedHalf(t *testing.T) {
 	for _, fault := range naming("net/http", jailedHalf, httpClients, list(t)) {
 		t.Error(fault)
@@ -101,6 +109,22 @@ func TestBansReachThroughOtherPackages(t *testing.T) {
 	}
 	if got := banned("carrel/cmd/gone", bans, []pkg{w}); len(got) != 1 {
 		t.Errorf("a program that is not there gave %q, want one fault", got)
+	}
+}
+
+func TestLinkingFindsWhatComesInThroughOthers(t *testing.T) {
+	c := own("carrel/client", "carrel/protocol")
+	c.Deps = []string{"carrel/internal/jail", "carrel/protocol", "example.org/x", "fmt"}
+	want := []string{
+		"carrel/client links carrel/internal/jail: it may link [protocol] and the standard library alone",
+		"carrel/client links example.org/x: it may link [protocol] and the standard library alone",
+	}
+	packages := []pkg{c, {ImportPath: "fmt", Standard: true}}
+	if diff := cmp.Diff(want, linking("carrel/client", []string{"protocol"}, packages)); diff != "" {
+		t.Errorf("linking (-want +got):\n%s", diff)
+	}
+	if got := linking("carrel/gone", nil, packages); len(got) != 1 {
+		t.Errorf("a package that is not there gave %q, want one fault", got)
 	}
 }
 
@@ -183,6 +207,22 @@ func naming(what, program string, allowed []string, packages []pkg) []string {
 		may := slices.ContainsFunc(allowed, func(name string) bool { return importPath(name) == p.ImportPath })
 		if p.Module != nil && p.Module.Main && linked && !may && slices.Contains(p.Imports, what) {
 			found = append(found, fmt.Sprintf("%s imports %s, which only %v may", p.ImportPath, what, allowed))
+		}
+	}
+	return found
+}
+
+// linking holds everything that a package links to the rooms it may link.
+func linking(name string, allowed []string, packages []pkg) []string {
+	i := slices.IndexFunc(packages, func(p pkg) bool { return p.ImportPath == name })
+	if i < 0 {
+		return []string{name + " is not there"}
+	}
+	var found []string
+	for _, dep := range packages[i].Deps {
+		standard := slices.ContainsFunc(packages, func(p pkg) bool { return p.ImportPath == dep && p.Standard })
+		if !standard && !slices.ContainsFunc(allowed, func(room string) bool { return importPath(room) == dep }) {
+			found = append(found, fmt.Sprintf("%s links %s: it may link %v and the standard library alone", name, dep, allowed))
 		}
 	}
 	return found

@@ -278,6 +278,11 @@ const jailedHalf = "carrel/cmd/carrel-worker"
 // banned whole, since the model's client is made of it (docs/adr/009).
 var httpClients = []string{"internal/agent/claude", "internal/door"}
 
+// publicClient is what other programs embed, and publicRooms is what it brings along.
+const publicClient = "carrel/client"
+
+var publicRooms = []string{"protocol"}
+
 // bans is what the jailed half never links. It starts faster for it, and what is
 // not there can neither leak nor be turned against the host.
 var bans = []ban{
