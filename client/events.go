@@ -42,6 +42,7 @@ type follower struct {
 	runID  string // "" until the first event, where start is set
 	start  *call  // begins the run, the same one however often it is sent
 	last   int64  // seq of the last event given
+	given  bool   // any was
 	yield  func(protocol.Event, error) bool
 	run    protocol.Run // as it was when the stream was found to be at its end
 }
@@ -114,7 +115,7 @@ func (f *follower) connect(ctx context.Context) (heard bool, err error) {
 		if err != nil {
 			return true, err
 		}
-		f.runID, f.last = e.RunID, e.Seq
+		f.runID, f.last, f.given = e.RunID, e.Seq, true
 		if !f.yield(e, nil) || e.Type.Ends() {
 			return true, nil
 		}
@@ -149,6 +150,9 @@ func (f *follower) atEnd(ctx context.Context, s *stream) error {
 		return err
 	}
 	if run.Status.Ended() && run.LastSeq <= f.last {
+		if f.given { // and the walk would have ended with the run's last event
+			return fmt.Errorf("%w: %s is %s after %d events, and event %d is not its end", ErrBrokenStream, f.runID, run.Status, run.LastSeq, f.last)
+		}
 		f.run = run
 		return nil
 	}

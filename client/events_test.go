@@ -149,6 +149,16 @@ func TestBrokenStreamIsAnErrorAndNotARetry(t *testing.T) {
 	}
 }
 
+// The daemon says that there is no more, and the run's end was never given.
+func TestRunThatEndedWithoutItsEndIsAnError(t *testing.T) {
+	for _, lastSeq := range []string{"1", "2"} {
+		d := &daemon{answers: []answer{{body: frames(1, 2, delta)}, jsonAnswer(`{"run_id":"r","status":"finished","last_seq":` + lastSeq + `}`)}}
+		if got, err := collect(t.Context(), newClient(t, d), 0); !errors.Is(err, ErrBrokenStream) || len(got) != 2 || len(d.requests) != 2 {
+			t.Errorf("last_seq %s: %d events, %d requests, %v", lastSeq, len(got), len(d.requests), err)
+		}
+	}
+}
+
 func TestAnswerThatNoRepetitionChangesEndsTheWalk(t *testing.T) {
 	for status, code := range map[int]protocol.Code{404: protocol.CodeNotFound, 401: protocol.CodeUnauthorized, 400: protocol.CodeInvalidRequest} {
 		d := &daemon{answers: []answer{problem(status, code, "")}}
