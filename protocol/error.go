@@ -12,28 +12,28 @@ type Code string
 
 // The codes. Their HTTP statuses are in [Code.HTTPStatus].
 const (
-	CodeInvalidRequest       Code = "invalid_request"
-	CodeUnauthorized         Code = "unauthorized"
-	CodeForbidden            Code = "forbidden"
-	CodeNotFound             Code = "not_found"
-	CodeConflict             Code = "conflict"
-	CodeTooLarge             Code = "too_large"
-	CodeQueueFull            Code = "queue_full"
-	CodeQueueTimeout         Code = "queue_timeout"
-	CodeRateLimited          Code = "rate_limited"
-	CodeBudgetExceeded       Code = "budget_exceeded"
-	CodeCanceled             Code = "canceled"
-	CodeInternal             Code = "internal"
-	CodeWorkerCrashed        Code = "worker_crashed"
-	CodeWorkerProtocolError  Code = "worker_protocol_error"
-	CodeAgentError           Code = "agent_error"
-	CodeWorkerStartFailed    Code = "worker_start_failed"
-	CodeIsolationUnavailable Code = "isolation_unavailable"
-	CodeShuttingDown         Code = "shutting_down"
-	CodeRunTimeout           Code = "run_timeout"
-	CodeOutOfMemory          Code = "out_of_memory"
-	CodeDiskQuotaExceeded    Code = "disk_quota_exceeded"
-	CodeInterrupted          Code = "interrupted"
+	CodeInvalidRequest       Code = "invalid_request"       // the request is malformed; the detail names the field
+	CodeUnauthorized         Code = "unauthorized"          // no API key that is in force
+	CodeForbidden            Code = "forbidden"             // the key, or a foreign page, may not do this
+	CodeNotFound             Code = "not_found"             // it is not there, or is another user's
+	CodeConflict             Code = "conflict"              // what is there stands in the way
+	CodeTooLarge             Code = "too_large"             // longer than is allowed
+	CodeQueueFull            Code = "queue_full"            // too many runs wait already
+	CodeQueueTimeout         Code = "queue_timeout"         // no worker became free in time
+	CodeRateLimited          Code = "rate_limited"          // too many requests of this key, or wrong keys from this address
+	CodeBudgetExceeded       Code = "budget_exceeded"       // the money or tokens of the run, or of the user's day, are used up
+	CodeCanceled             Code = "canceled"              // somebody asked for the end of it
+	CodeInternal             Code = "internal"              // an error of the daemon's own; its log tells more
+	CodeWorkerCrashed        Code = "worker_crashed"        // the worker ended in mid-run; the cause tells how
+	CodeWorkerProtocolError  Code = "worker_protocol_error" // the worker sent what it must not
+	CodeAgentError           Code = "agent_error"           // the agent could not go on, as when the model refuses
+	CodeWorkerStartFailed    Code = "worker_start_failed"   // no worker came to be
+	CodeIsolationUnavailable Code = "isolation_unavailable" // the host does not give the isolation that is asked for
+	CodeShuttingDown         Code = "shutting_down"         // the daemon is ending
+	CodeRunTimeout           Code = "run_timeout"           // it took longer than it may
+	CodeOutOfMemory          Code = "out_of_memory"         // the sandbox used more memory than it may
+	CodeDiskQuotaExceeded    Code = "disk_quota_exceeded"   // the user's directory is full
+	CodeInterrupted          Code = "interrupted"           // the daemon ended while the run was going
 )
 
 // httpStatus holds plain numbers: naming net/http would link its server into

@@ -214,6 +214,11 @@ var rooms = []room{
 		why:     "speaks to its own small Service, so that it can be tested without a pool, and a pool without it",
 	},
 	{
+		path:    "internal/openapitest",
+		foreign: []string{"github.com/santhosh-tekuri/jsonschema/v6"},
+		why:     "holds answers against the OpenAPI document, in tests: of the API it knows that document alone",
+	},
+	{
 		path: ".",
 		rooms: []string{
 			"internal/agent/session", "internal/audit", "internal/broker", "internal/cgroup", "internal/denial", "internal/engine", "internal/engine/local", "internal/files", "internal/hook", "internal/hook/webhook", "internal/httpapi",

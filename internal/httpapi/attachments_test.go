@@ -24,7 +24,7 @@ PNG
 	tests := []struct {
 		name, query, contentType, body string
 		status                         int
-		want                           protocol.AttachmentInfo // SHA256 is the content, see the fake
+		want                           protocol.AttachmentInfo // SHA256 is the content that it is of
 	}{
 		{name: "raw", query: "?name=a.txt", contentType: "text/plain", body: "hi", status: 201, want: protocol.AttachmentInfo{Name: "a.txt", Type: "text/plain", SHA256: "hi"}},
 		{name: "raw without a type", body: "hi", status: 201, want: protocol.AttachmentInfo{SHA256: "hi"}},
@@ -51,7 +51,7 @@ PNG
 			if w.Code != test.status {
 				t.Fatalf("status %d: %s", w.Code, w.Body)
 			}
-			if test.status == 201 && (got.Name != test.want.Name || got.Type != test.want.Type || got.SHA256 != test.want.SHA256) {
+			if test.status == 201 && (got.Name != test.want.Name || got.Type != test.want.Type || got.SHA256 != sumOf(test.want.SHA256)) {
 				t.Errorf("%+v, want %+v", got, test.want)
 			}
 		})

@@ -29,7 +29,8 @@ type Rule int
 const (
 	_ Rule = iota
 	// Open: anybody, without a key. It is for the probes of supervisors and load
-	// balancers, which have none; such a route must tell nothing about users.
+	// balancers, which have none, and for what is the same on every machine; such a
+	// route must tell nothing about users.
 	Open
 	// AdminOnly: nobody else, for it is about all users.
 	AdminOnly

@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -181,7 +183,12 @@ func (f *fakeService) AddAttachment(_ context.Context, userID, name, mediaType s
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.users = append(f.users, userID)
-	return protocol.AttachmentInfo{ID: "file_1", Name: name, Type: mediaType, Size: int64(len(content)), SHA256: string(content)}, nil
+	return protocol.AttachmentInfo{ID: "file_1", Name: name, Type: mediaType, Size: int64(len(content)), SHA256: sumOf(string(content))}, nil
+}
+
+func sumOf(content string) string {
+	sum := sha256.Sum256([]byte(content))
+	return hex.EncodeToString(sum[:])
 }
 
 // fakeFile is one file, or the directory it lies in.
@@ -196,7 +203,7 @@ func (f fakeFile) Info() protocol.FileInfo { return f.info }
 func (f fakeFile) ETag() string            { return `"1"` }
 
 func (f fakeFile) List(_ context.Context, cursor string, limit int) (protocol.FileList, error) {
-	return protocol.FileList{Files: []protocol.FileInfo{{Name: cursor, Size: int64(limit)}}}, nil
+	return protocol.FileList{Files: []protocol.FileInfo{{Name: cursor, Type: protocol.FileRegular, Size: int64(limit), Mode: "0644"}}}, nil
 }
 
 func (f fakeFile) Archive(_ context.Context, w io.Writer) (int, error) {
@@ -210,7 +217,7 @@ func (f *fakeService) OpenFile(_ context.Context, userID, path string) (OpenFile
 	if f.onOpen != nil {
 		return f.onOpen(path)
 	}
-	info := protocol.FileInfo{Name: path, Type: protocol.FileRegular, Size: 10, ModifiedAt: fakeTime}
+	info := protocol.FileInfo{Name: path, Type: protocol.FileRegular, Size: 10, ModifiedAt: fakeTime, Mode: "0644"}
 	switch path {
 	case "", "d":
 		info.Type = protocol.FileDirectory
@@ -236,7 +243,7 @@ func (f *fakeService) PutFile(_ context.Context, userID string, u FileUpload) (S
 	if err != nil {
 		return StoredFile{}, err
 	}
-	return StoredFile{Info: protocol.FileInfo{Name: string(content)}, ETag: `"2"`, Created: etag == ""}, f.failure
+	return StoredFile{Info: protocol.FileInfo{Name: string(content), Type: protocol.FileRegular, Mode: "0644"}, ETag: `"2"`, Created: etag == ""}, f.failure
 }
 
 func (f *fakeService) UnpackFiles(_ context.Context, userID string, u FileUpload) (protocol.UnpackResult, error) {
@@ -269,7 +276,7 @@ func (f *fakeService) ReadSession(_ context.Context, _, sessionID string) (proto
 	if sessionID != "s" {
 		return protocol.Transcript{}, protocol.Errorf(protocol.CodeNotFound, "no session %q", sessionID)
 	}
-	return protocol.Transcript{SessionID: sessionID}, nil
+	return protocol.Transcript{SessionID: sessionID, Entries: []json.RawMessage{}}, nil
 }
 
 func (f *fakeService) DeleteSession(ctx context.Context, userID, sessionID string) error {
@@ -360,7 +367,7 @@ func (f *fakeService) Sandboxes(context.Context) (protocol.Sandboxes, error) {
 
 func (f *fakeService) Sandbox(_ context.Context, user string) (protocol.SandboxInfo, error) {
 	f.saw(user)
-	return protocol.SandboxInfo{UserID: user}, f.failure
+	return protocol.SandboxInfo{UserID: user, Isolation: fakeIsolation()}, f.failure
 }
 
 func (f *fakeService) RetireSandbox(_ context.Context, user string, purge bool) error {
@@ -373,7 +380,13 @@ func (f *fakeService) RetireSandbox(_ context.Context, user string, purge bool) 
 
 func (f *fakeService) System(context.Context) (protocol.System, error) {
 	f.called()
-	return protocol.System{Version: "v"}, f.failure
+	return protocol.System{
+		Version: "v", Isolation: fakeIsolation(), Pool: protocol.PoolFigures{ByState: map[string]int{}}, Configuration: map[string]string{},
+	}, f.failure
+}
+
+func fakeIsolation() protocol.IsolationReport {
+	return protocol.IsolationReport{Mode: "strict", State: "strict", Layers: []protocol.Layer{}}
 }
 
 func (f *fakeService) Ready(context.Context) error { return f.readyErr }

@@ -15,7 +15,7 @@ import (
 // Options adjusts [New]. The zero value is sane.
 type Options struct {
 	Logger  *slog.Logger // nil: nothing is logged
-	Version string       // told by /healthz
+	Version string       // told by /healthz and /openapi.json
 	// Metrics serves GET /metrics; nil: there are none.
 	Metrics http.Handler
 	// Loopback says that the listener is reached from this machine alone. Then
@@ -51,6 +51,7 @@ type api struct {
 	attempts    *attempts
 	requests    *buckets // by caller; nil: there is no limit
 	transcripts *turns
+	description []byte // of the API: OpenAPI
 }
 
 // New makes the handler of the whole API.
@@ -65,6 +66,11 @@ func New(service Service, opts Options) http.Handler {
 		crossOrigin: http.NewCrossOriginProtection(),
 		attempts:    newAttempts(),
 		transcripts: newTurns(),
+	}
+	if opts.Identify == nil {
+		a.description = describe(opts.Version)
+	} else {
+		a.description = describe("") // as health has it
 	}
 	if opts.RateLimit.Requests > 0 {
 		a.requests = newBuckets(opts.RateLimit, maxCallers)

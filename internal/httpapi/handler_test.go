@@ -18,8 +18,17 @@ import (
 	"carrel/protocol"
 )
 
-// ask sends one request to a handler. headers are "Name: value".
+// ask sends one request to a handler, and holds the answer against the OpenAPI
+// document. headers are "Name: value".
 func ask(t *testing.T, h http.Handler, method, target, body string, headers ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r, w := send(t, h, method, target, body, headers...)
+	checkDocumented(t, r, body, w)
+	return w
+}
+
+// send is ask for what no daemon answers.
+func send(t *testing.T, h http.Handler, method, target, body string, headers ...string) (*http.Request, *httptest.ResponseRecorder) {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, target, strings.NewReader(body))
 	for _, line := range headers {
@@ -28,7 +37,7 @@ func ask(t *testing.T, h http.Handler, method, target, body string, headers ...s
 	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
-	return w
+	return r, w
 }
 
 func decodeAs[T any](t *testing.T, w *httptest.ResponseRecorder) T {
@@ -132,7 +141,7 @@ func TestErrorsOfTheServiceBecomeProblems(t *testing.T) {
 			tt.want.Type = "about:blank"
 			h := New(&fakeService{failure: tt.err}, Options{})
 			for _, path := range []string{"/v1/runs", "/v1/runs/r", "/v1/sandboxes", "/v1/users/u/sandbox", "/v1/system"} {
-				w := ask(t, h, http.MethodGet, path, "")
+				_, w := send(t, h, http.MethodGet, path, "") // of any path, any code
 				if diff := cmp.Diff(tt.want, problem(t, w)); diff != "" {
 					t.Errorf("%s: %s", path, diff)
 				}

@@ -54,11 +54,12 @@ func table() []route {
 		{Route{get, "/v1/system", "Show the daemon", nil, AdminOnly}, (*api).showSystem},
 		{Route{get, "/healthz", "Tell that the daemon lives", nil, Open}, (*api).health},
 		{Route{get, "/readyz", "Tell whether a run could start", nil, Open}, (*api).ready},
+		{Route{get, "/openapi.json", "Describe this API", nil, Open}, (*api).showOpenAPI},
 		{Route{get, "/metrics", "Show the daemon's figures for Prometheus", nil, AdminOnly}, (*api).metrics},
 	}
 }
 
-// Routes returns the route table, for the OpenAPI document and its test.
+// Routes returns the route table.
 func Routes() []Route {
 	var routes []Route
 	for _, r := range table() {

@@ -42,6 +42,7 @@ func TestEveryRouteIsServed(t *testing.T) {
 		"GET /v1/system":                                      200,
 		"GET /healthz":                                        200,
 		"GET /metrics":                                        200,
+		"GET /openapi.json":                                   200,
 		"GET /readyz":                                         200,
 	}
 	bodies := map[string]string{
@@ -54,9 +55,7 @@ func TestEveryRouteIsServed(t *testing.T) {
 		"/v1/users/{user_id}/sessions/{session_id}/fork": `{"session_id":"t"}`,
 	}
 	f := newFake()
-	h := New(f, Options{Version: "1.2", Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(http.StatusOK)
-	})})
+	h := New(f, Options{Version: "1.2", Metrics: http.HandlerFunc(fakeMetrics)})
 	id := f.add("u")
 	f.emit(id, protocol.EventRunFinished, result(id, ""))
 	for _, route := range Routes() {
@@ -78,6 +77,11 @@ func TestEveryRouteIsServed(t *testing.T) {
 	if len(statuses) > 0 {
 		t.Errorf("not in the route table: %v", statuses)
 	}
+}
+
+func fakeMetrics(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	w.WriteHeader(http.StatusOK)
 }
 
 func TestNoTwoRoutesServeTheSameRequest(t *testing.T) {

@@ -223,19 +223,19 @@ func TestErrorAfterTheHeadersIsACommentAndNeverAnEvent(t *testing.T) {
 		want string
 	}{
 		{
-			"coded", &readerOf{batches: [][]protocol.Event{{event(1, "{}")}}, err: protocol.Errorf(protocol.CodeShuttingDown, "bye\n\nevent: RUN_FINISHED\ndata: {}")},
+			"coded", &readerOf{batches: [][]protocol.Event{{event(1, `{"text":""}`)}}, err: protocol.Errorf(protocol.CodeShuttingDown, "bye\n\nevent: RUN_FINISHED\ndata: {}")},
 			": error shutting_down: bye  event: RUN_FINISHED data: {}\n\n",
 		},
 		{
-			"of our own", &readerOf{batches: [][]protocol.Event{{event(1, "{}")}}, err: errors.New("sql: /secret")},
+			"of our own", &readerOf{batches: [][]protocol.Event{{event(1, `{"text":""}`)}}, err: errors.New("sql: /secret")},
 			": error internal: an error of the daemon's own; its log tells more under the X-Request-Id of this answer\n\n",
 		},
 		{
-			"malformed event", &readerOf{batches: [][]protocol.Event{{event(1, "{}"), {RunID: "run_1", Seq: 2, Type: "A\nid: 9"}}}},
+			"malformed event", &readerOf{batches: [][]protocol.Event{{event(1, `{"text":""}`), {RunID: "run_1", Seq: 2, Type: "A\nid: 9"}}}},
 			": error internal: an error of the daemon's own; its log tells more under the X-Request-Id of this answer\n\n",
 		},
 		{
-			"data that is no JSON", &readerOf{batches: [][]protocol.Event{{event(1, "{}"), event(2, "x\n\ndata: y")}}},
+			"data that is no JSON", &readerOf{batches: [][]protocol.Event{{event(1, `{"text":""}`), event(2, "x\n\ndata: y")}}},
 			": error internal: an error of the daemon's own; its log tells more under the X-Request-Id of this answer\n\n",
 		},
 	} {
@@ -243,7 +243,7 @@ func TestErrorAfterTheHeadersIsACommentAndNeverAnEvent(t *testing.T) {
 			var log bytes.Buffer
 			h := New(tt.r.service(), Options{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 			w := ask(t, h, http.MethodGet, eventsPath, "")
-			first, err := appendEvent(nil, event(1, "{}"))
+			first, err := appendEvent(nil, event(1, `{"text":""}`))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -77,12 +77,13 @@ func checkRunConfig(c protocol.RunConfig) error {
 	if err := checkTimeout("config.timeout_s", c.TimeoutSeconds); err != nil {
 		return err
 	}
-	modes := []string{"default", "accept_edits", "plan", "bypass"}
-	if c.PermissionMode != "" && !slices.Contains(modes, c.PermissionMode) {
+	if modes := permissionModes(); c.PermissionMode != "" && !slices.Contains(modes, c.PermissionMode) {
 		return invalid("config.permission_mode: must be one of %s", strings.Join(modes, ", "))
 	}
 	return nil
 }
+
+func permissionModes() []string { return []string{"default", "accept_edits", "plan", "bypass"} }
 
 // checkExec reports the first fault of the body of an exec.
 func checkExec(req protocol.ExecRequest) error {
