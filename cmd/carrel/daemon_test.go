@@ -32,13 +32,20 @@ type daemon struct {
 	cmd    *exec.Cmd
 	url    string
 	client *client.Client
+	http   *http.Client // as client, it checks what is answered
 	log    *ordeal.Log
 }
 
 func serve(t *testing.T, baseDir string, more ...string) *daemon {
 	t.Helper()
-	d := ordeal.Serve(t, baseDir, more...)
-	return &daemon{Daemon: d, t: t, cmd: d.Cmd, url: d.URL, client: d.Client, log: d.Log}
+	return watch(t, ordeal.Serve(t, baseDir, more...))
+}
+
+// watch holds what a daemon answers against the OpenAPI document.
+func watch(t *testing.T, d *ordeal.Daemon) *daemon {
+	t.Helper()
+	plain, c := checkedClients(t, d.URL, "")
+	return &daemon{Daemon: d, t: t, cmd: d.Cmd, url: d.URL, client: c, http: plain, log: d.Log}
 }
 
 func (d *daemon) stop() {
@@ -135,7 +142,7 @@ func (d *daemon) get(path string, header http.Header) (int, []byte) {
 
 func (d *daemon) do(req *http.Request) (int, []byte) {
 	d.t.Helper()
-	resp, err := http.DefaultClient.Do(req) //nolint:forbidigo // a test's own requests
+	resp, err := d.http.Do(req)
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -230,8 +230,7 @@ func (h lesser) checkAPI(t *testing.T, d *daemon) {
 // serveOn is serve on a host that lacks something.
 func serveOn(t *testing.T, lacks []string, baseDir string, more ...string) *daemon {
 	t.Helper()
-	d := ordeal.ServeOn(t, lacks, baseDir, more...)
-	return &daemon{Daemon: d, t: t, cmd: d.Cmd, url: d.URL, client: d.Client, log: d.Log}
+	return watch(t, ordeal.ServeOn(t, lacks, baseDir, more...))
 }
 
 func TestRequiredCgroupIsRefusedWhereThereIsNone(t *testing.T) {

@@ -30,7 +30,7 @@ func newKey(t *testing.T, file, name string, args ...string) string {
 type guarded struct {
 	*daemon
 
-	file              string
+	file, base        string
 	product, ana, bob string
 }
 
@@ -39,11 +39,12 @@ func serveGuarded(t *testing.T, more ...string) *guarded {
 	file := filepath.Join(t.TempDir(), "keys")
 	g := &guarded{
 		file:    file,
+		base:    t.TempDir(),
 		product: newKey(t, file, "product", "--role", "admin"),
 		ana:     newKey(t, file, "ana-phone", "--role", "user", "--user", "ana"),
 		bob:     newKey(t, file, "bob-phone", "--role=user", "--user=bob"),
 	}
-	g.daemon = serve(t, t.TempDir(), append([]string{"CARREL_API_KEYS_FILE=" + file}, more...)...)
+	g.daemon = serve(t, g.base, append([]string{"CARREL_API_KEYS_FILE=" + file}, more...)...)
 	return g
 }
 
@@ -52,11 +53,7 @@ func with(key string) http.Header { return http.Header{"Authorization": {"Bearer
 // clientOf is a client with a key.
 func (g *guarded) clientOf(key string) *client.Client {
 	g.t.Helper()
-	c, err := client.New(g.url, client.Options{Key: client.Key(key)})
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	g.t.Cleanup(c.Close)
+	_, c := checkedClients(g.t, g.url, client.Key(key))
 	return c
 }
 

@@ -229,7 +229,6 @@ func daemonOperations(s *schemas) map[string]operation {
 			id: "getMetrics", tag: "daemon",
 			answers: map[int]docResponse{http.StatusOK: answerOf("The figures, in the form that Prometheus asks for.", map[string]docMedia{
 				"text/plain":                      {Schema: &jsonschema.Schema{Type: "string"}},
-				"application/openmetrics-text":    {Schema: &jsonschema.Schema{Type: "string"}},
 				"application/vnd.google.protobuf": opaque(),
 			})},
 			codes: []protocol.Code{protocol.CodeNotFound},

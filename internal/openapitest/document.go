@@ -98,33 +98,37 @@ func closeObjects(value any) {
 	}
 }
 
-// Operations are the operationIds, sorted.
-func (d *Document) Operations() []string {
-	var ids []string
-	for _, op := range d.operations {
-		ids = append(ids, op.id)
+// Unseen lists what the document tells of and nothing has shown yet: answers but
+// problems, codes of problems, and events.
+func (d *Document) Unseen() []string {
+	seen := d.Seen()
+	unseen := map[string]bool{}
+	note := func(kind, name string, counts map[string]int) {
+		if counts[name] == 0 {
+			unseen[kind+" "+name] = true
+		}
 	}
-	slices.Sort(ids)
-	return ids
-}
-
-// Answers are those that the document tells of, as [Seen] counts them: successes, and
-// problems too.
-func (d *Document) Answers() []string {
-	var all []string
 	for _, op := range d.operations {
+		codes, _ := op.node["x-codes"].([]any)
+		for _, code := range codes {
+			note("code", text(code), seen.Codes)
+		}
 		for status, response := range objects(op.node["responses"]) {
 			content := objects(d.resolve(response)["content"])
 			if len(content) == 0 {
-				all = append(all, answerName(op.id, status, ""))
+				note("answer", answerName(op.id, status, ""), seen.Answers)
 			}
-			for media := range content {
-				all = append(all, answerName(op.id, status, media))
+			for media, described := range content {
+				if media != problemMediaType {
+					note("answer", answerName(op.id, status, media), seen.Answers)
+				}
+				for event := range objects(described["x-sse-events"]) {
+					note("event", event, seen.Events)
+				}
 			}
 		}
 	}
-	slices.Sort(all)
-	return all
+	return slices.Sorted(maps.Keys(unseen))
 }
 
 func answerName(id, status, media string) string {

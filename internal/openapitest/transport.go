@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 )
 
@@ -36,7 +37,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// maxKept bounds what is kept of an answer; a longer one is checked as if it were cut.
+// maxKept bounds what is kept of an answer that is checked; a longer one is taken as if
+// it were cut.
 const maxKept = 32 << 20
 
 // watched is the body of an answer that is kept while it is read.
@@ -52,7 +54,7 @@ type watched struct {
 
 func (w *watched) Read(b []byte) (int, error) {
 	n, err := w.ReadCloser.Read(b)
-	if room := maxKept - w.kept.Len(); room > 0 {
+	if room := w.most() - w.kept.Len(); room > 0 {
 		w.kept.Write(b[:min(n, room)])
 	}
 	if errors.Is(err, io.EOF) {
@@ -60,6 +62,15 @@ func (w *watched) Read(b []byte) (int, error) {
 		w.check()
 	}
 	return n, err
+}
+
+// most is how much is kept: of files next to nothing, for nothing describes them.
+func (w *watched) most() int {
+	media, _, err := mime.ParseMediaType(w.exchange.Answer.Get("Content-Type"))
+	if err == nil && (isJSON(media) || media == "text/event-stream") {
+		return maxKept
+	}
+	return 1
 }
 
 func (w *watched) Close() error {
