@@ -100,10 +100,11 @@ func reaching(c *Client, t *testing.T) map[string][]func() error {
 			func() error { return c.RetireSandbox(ctx, user) },
 			func() error { return c.PurgeSandbox(ctx, user) },
 		},
-		"GET /v1/system": {func() error { return fails(c.System(ctx)) }},
-		"GET /healthz":   {func() error { return fails(c.Health(ctx)) }},
-		"GET /readyz":    {func() error { return fails(c.Ready(ctx)) }},
-		"GET /metrics":   {func() error { return readAll(c.Metrics(ctx)) }},
+		"GET /v1/system":    {func() error { return fails(c.System(ctx)) }},
+		"GET /healthz":      {func() error { return fails(c.Health(ctx)) }},
+		"GET /readyz":       {func() error { return fails(c.Ready(ctx)) }},
+		"GET /openapi.json": {func() error { return fails(c.OpenAPI(ctx)) }},
+		"GET /metrics":      {func() error { return readAll(c.Metrics(ctx)) }},
 	}
 }
 

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
@@ -62,6 +63,13 @@ func (c *Client) Ready(ctx context.Context) (Health, error) {
 	var health Health
 	err := c.call(ctx, call{method: http.MethodGet, path: "/readyz"}, &health)
 	return health, err
+}
+
+// OpenAPI gives the daemon's description of its API, an OpenAPI 3.1 document.
+func (c *Client) OpenAPI(ctx context.Context) (json.RawMessage, error) {
+	var document json.RawMessage
+	err := c.call(ctx, get("/openapi.json"), &document)
+	return document, err
 }
 
 // Metrics opens the daemon's figures, in Prometheus' text format. The caller closes it.
