@@ -206,7 +206,8 @@ func request(t *testing.T, method, target, body string, headers ...string) *http
 
 func TestReadyzIs503WhateverTheReason(t *testing.T) {
 	for _, err := range []error{protocol.Errorf(protocol.CodeShuttingDown, "bye"), protocol.Errorf(protocol.CodeQueueFull, "full"), errors.New("x")} {
-		if w := ask(t, New(&fakeService{readyErr: err}, Options{}), http.MethodGet, "/readyz", ""); problem(t, w).Status != 503 {
+		_, w := send(t, New(&fakeService{readyErr: err}, Options{}), http.MethodGet, "/readyz", "")
+		if problem(t, w).Status != 503 {
 			t.Errorf("%v: status %d", err, w.Code)
 		}
 	}

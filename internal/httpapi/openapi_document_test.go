@@ -28,10 +28,11 @@ type (
 		Components docComponents         `json:"components"`
 	}
 	docInfo struct {
-		Title       string `json:"title"`
-		Version     string `json:"version"`
-		Summary     string `json:"summary"`
-		Description string `json:"description"`
+		Title       string            `json:"title"`
+		Version     string            `json:"version"`
+		Summary     string            `json:"summary"`
+		Description string            `json:"description"`
+		License     map[string]string `json:"license"`
 	}
 	docServer struct {
 		URL         string `json:"url"`
@@ -89,7 +90,7 @@ type (
 		Trailer     bool               `json:"x-trailer,omitempty"`
 	}
 	docMedia struct {
-		Schema   *jsonschema.Schema            `json:"schema"`
+		Schema   *jsonschema.Schema            `json:"schema,omitempty"` // none: bytes
 		Examples map[string]docExample         `json:"examples,omitempty"`
 		Events   map[string]*jsonschema.Schema `json:"x-sse-events,omitempty"` // by the frame's event
 	}
@@ -133,8 +134,11 @@ func makeDocument(t *testing.T, routes []Route) (*docDocument, error) {
 	t.Helper()
 	s := newSchemas(t)
 	d := &docDocument{
-		OpenAPI:  "3.1.1",
-		Info:     docInfo{Title: "carrel", Version: "1", Summary: "A jailed worker for each user of a product", Description: aboutAPI},
+		OpenAPI: "3.1.1",
+		Info: docInfo{
+			Title: "carrel", Version: "1", Summary: "A jailed worker for each user of a product", Description: aboutAPI,
+			License: map[string]string{"name": "Apache 2.0", "identifier": "Apache-2.0"},
+		},
 		Servers:  []docServer{{URL: "/", Description: "The daemon that served this document"}},
 		Security: []map[string][]string{{"apiKey": {}}},
 		Tags:     tags(),
@@ -229,11 +233,11 @@ func (o operation) document(r Route) (*docOperation, error) {
 
 // refuse adds the problems that an operation may answer with.
 func (o operation) refuse(d *docOperation, rule Rule) {
-	codes := append([]protocol.Code{protocol.CodeInvalidRequest, protocol.CodeForbidden, protocol.CodeInternal}, o.codes...)
+	codes := append(everywhere(), o.codes...)
 	if rule == Open {
 		d.Security = &[]map[string][]string{}
 	} else {
-		codes = append(codes, protocol.CodeUnauthorized, protocol.CodeRateLimited, protocol.CodeCanceled, protocol.CodeShuttingDown)
+		codes = append(codes, signedIn()...)
 	}
 	if rule == RunOwner {
 		codes = append(codes, protocol.CodeNotFound)
@@ -250,6 +254,16 @@ func (o operation) refuse(d *docOperation, rule Rule) {
 			d.Responses[name] = &docResponse{Ref: "#/components/responses/" + problemName(status)}
 		}
 	}
+}
+
+// everywhere are the codes of every route.
+func everywhere() []protocol.Code {
+	return []protocol.Code{protocol.CodeInvalidRequest, protocol.CodeForbidden, protocol.CodeInternal}
+}
+
+// signedIn are those of the routes that need a key, besides.
+func signedIn() []protocol.Code {
+	return []protocol.Code{protocol.CodeUnauthorized, protocol.CodeRateLimited, protocol.CodeCanceled, protocol.CodeShuttingDown}
 }
 
 // access says who may call a route of a rule.
@@ -300,6 +314,9 @@ func problemResponses(s *schemas) map[string]*docResponse {
 		byStatus[status] = append(byStatus[status], c.value)
 	}
 	for status, code := range refusals() {
+		if status == http.StatusMethodNotAllowed {
+			continue // no operation's
+		}
 		byStatus[status] = append(byStatus[status], string(code))
 	}
 	responses := map[string]*docResponse{}
@@ -317,8 +334,6 @@ func problemResponses(s *schemas) map[string]*docResponse {
 		switch status {
 		case http.StatusUnauthorized:
 			r.Headers["WWW-Authenticate"] = header("WWW-Authenticate")
-		case http.StatusMethodNotAllowed:
-			r.Headers["Allow"] = header("Allow")
 		case http.StatusRequestedRangeNotSatisfiable:
 			r.Headers["Content-Range"] = header("Content-Range")
 		}

@@ -93,11 +93,11 @@ func formSchema() *jsonschema.Schema {
 }
 
 func userSchema() *jsonschema.Schema {
-	return &jsonschema.Schema{Type: "string", MinLength: whole(1), MaxLength: whole(protocol.MaxUserIDBytes)}
+	return &jsonschema.Schema{Type: "string", MinLength: new(uint64(1)), MaxLength: new(uint64(protocol.MaxUserIDBytes))}
 }
 
 func sessionSchema() *jsonschema.Schema {
-	return &jsonschema.Schema{Type: "string", MinLength: whole(1), MaxLength: whole(protocol.MaxSessionIDBytes), Pattern: sessionPattern}
+	return &jsonschema.Schema{Type: "string", MinLength: new(uint64(1)), MaxLength: new(uint64(protocol.MaxSessionIDBytes)), Pattern: sessionPattern}
 }
 
 // sharedParameters are those of paths, and the headers of requests.
@@ -117,7 +117,7 @@ func sharedParameters() map[string]*docParameter {
 		"path":        path("A path below the workspace: each element percent-encoded on its own, the slashes between them as they are.", words),
 
 		"Prefer":          inHeader("`respond-async` answers 202 at once (RFC 7240).", words),
-		"Idempotency-Key": inHeader("Visible ASCII. The same key of the same caller within 24 h answers with the run that it started; with another request it is `conflict`.", &jsonschema.Schema{Type: "string", MinLength: whole(1), MaxLength: whole(maxIdempotencyBytes), Pattern: "^[!-~]+$"}),
+		"Idempotency-Key": inHeader("Visible ASCII. The same key of the same caller within 24 h answers with the run that it started; with another request it is `conflict`.", &jsonschema.Schema{Type: "string", MinLength: new(uint64(1)), MaxLength: new(uint64(maxIdempotencyBytes)), Pattern: "^[!-~]+$"}),
 		"Last-Event-ID":   inHeader("The `id` of the last event that was seen; an EventSource sends it by itself.", &jsonschema.Schema{Type: "integer", Minimum: "0"}),
 
 		"Range":               inHeader("Parts of the file.", words),
@@ -145,7 +145,6 @@ func sharedHeaders() map[string]*docHeader {
 		"Preference-Applied":  {Description: "What was preferred and done.", Required: true, Schema: &jsonschema.Schema{Type: "string", Const: "respond-async"}},
 		"Retry-After":         {Description: "Seconds until another try has a chance.", Schema: count},
 		"WWW-Authenticate":    {Description: "How to sign in.", Required: true, Schema: &jsonschema.Schema{Type: "string", Const: "Bearer"}},
-		"Allow":               {Description: "The methods that the path has.", Required: true, Schema: words},
 		"ETag":                {Description: "Of the file's content.", Schema: words},
 		"Last-Modified":       {Description: "When the file was.", Schema: words},
 		"Accept-Ranges":       {Description: "Ranges may be asked for.", Schema: words},

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"maps"
 	"net/http"
 	"testing"
 
@@ -16,9 +17,7 @@ func operations(t *testing.T, s *schemas) map[string]operation {
 	for _, part := range []map[string]operation{
 		runOperations(t, s), userOperations(s), fileOperations(s), daemonOperations(s),
 	} {
-		for name, row := range part {
-			table[name] = row
-		}
+		maps.Copy(table, part)
 	}
 	return table
 }
@@ -49,7 +48,7 @@ func jsonAnswer(about string, schema *jsonschema.Schema, headers ...string) docR
 }
 
 // opaque is a body that no schema describes.
-func opaque() docMedia { return docMedia{Schema: &jsonschema.Schema{}} }
+func opaque() docMedia { return docMedia{} }
 
 // The codes of operations that use a worker.
 func workerCodes() []protocol.Code {
@@ -98,7 +97,7 @@ func runOperations(t *testing.T, s *schemas) map[string]operation {
 				"session_id": {Description: "Only this session's.", Schema: sessionSchema()},
 				"status":     {Description: "Only runs in this state.", Schema: &jsonschema.Schema{Ref: schemaPath + "RunStatus"}},
 				"limit":      limitParameter(maxRunsLimit, defaultRunsLimit),
-				"cursor":     {Description: "The `next_cursor` of the page before, of the same selection.", Schema: &jsonschema.Schema{Type: "string", MaxLength: whole(maxCursorBytes)}},
+				"cursor":     {Description: "The `next_cursor` of the page before, of the same selection.", Schema: &jsonschema.Schema{Type: "string", MaxLength: new(uint64(maxCursorBytes))}},
 			},
 			answers: map[int]docResponse{http.StatusOK: jsonAnswer("A page of runs, newest first.", s.answer(protocol.RunPage{}))},
 		},
@@ -223,7 +222,7 @@ func daemonOperations(s *schemas) map[string]operation {
 				http.StatusServiceUnavailable: answerOf("No run could start, and why.",
 					map[string]docMedia{protocol.ProblemMediaType: {Schema: &jsonschema.Schema{Ref: schemaPath + "Problem"}}}, "Retry-After"),
 			},
-			codes: append(workerCodes(), protocol.CodeUnauthorized),
+			codes: []protocol.Code{protocol.CodeShuttingDown},
 		},
 		"GET /metrics": {
 			id: "getMetrics", tag: "daemon",

@@ -29,6 +29,9 @@ type schemas struct {
 // constant is one of a type that is a string.
 type constant struct{ name, value, comment string }
 
+// enumWords is where generators look for what the values of an enumeration mean.
+const enumWords = "x-enum-descriptions"
+
 const schemaPath = "#/components/schemas/"
 
 func newSchemas(t *testing.T) *schemas {
@@ -61,8 +64,8 @@ func (s *schemas) special(t reflect.Type) *jsonschema.Schema {
 	switch {
 	case t == reflect.TypeFor[protocol.Command]():
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{
-			{Type: "array", Items: &jsonschema.Schema{Type: "string"}, MinItems: whole(1), Description: "A program and its arguments."},
-			{Type: "string", MinLength: whole(1), Description: "A text for /bin/sh."},
+			{Type: "array", Items: &jsonschema.Schema{Type: "string"}, MinItems: new(uint64(1)), Description: "A program and its arguments."},
+			{Type: "string", MinLength: new(uint64(1)), Description: "A text for /bin/sh."},
 		}}
 	case t.Kind() == reflect.String && s.constants[t.Name()] != nil:
 		if t != reflect.TypeFor[protocol.EventType]() {
@@ -77,13 +80,17 @@ func (s *schemas) special(t reflect.Type) *jsonschema.Schema {
 func (s *schemas) enumeration(t reflect.Type) {
 	about := []string{s.reflector.CommentMap[t.PkgPath()+"."+t.Name()], ""}
 	e := &jsonschema.Schema{Type: "string"}
+	var words []string
 	for _, c := range s.constants[t.Name()] {
-		e.Enum = append(e.Enum, c.value)
+		e.Enum, words = append(e.Enum, c.value), append(words, c.comment)
 		if c.comment != "" {
 			about = append(about, "- `"+c.value+"`"+status(t, c)+": "+c.comment)
 		}
 	}
 	e.Description = strings.TrimSpace(strings.Join(about, "\n"))
+	if len(about) > 2 {
+		e.Extras = map[string]any{enumWords: words} // as generators call it
+	}
 	s.named[t.Name()] = e
 }
 
@@ -149,9 +156,19 @@ func (s *schemas) eventData(t *testing.T, c constant) *jsonschema.Schema {
 	t.Helper()
 	name, _, _ := strings.Cut(c.comment, ",")
 	for _, v := range []any{
-		protocol.RunStarted{}, protocol.TextDelta{}, protocol.ToolCallStart{}, protocol.ToolCallArgs{}, protocol.ToolOutput{},
-		protocol.ToolCallResult{}, protocol.ApprovalRequested{}, protocol.ApprovalResolved{}, protocol.Usage{}, protocol.Result{},
-		protocol.RunError{}, protocol.ExecOutput{}, protocol.ExecResult{},
+		protocol.RunStarted{},
+		protocol.TextDelta{},
+		protocol.ToolCallStart{},
+		protocol.ToolCallArgs{},
+		protocol.ToolOutput{},
+		protocol.ToolCallResult{},
+		protocol.ApprovalRequested{},
+		protocol.ApprovalResolved{},
+		protocol.Usage{},
+		protocol.Result{},
+		protocol.RunError{},
+		protocol.ExecOutput{},
+		protocol.ExecResult{},
 	} {
 		if reflect.TypeOf(v).Name() == name {
 			return s.answer(v)
@@ -187,7 +204,7 @@ func (s *schemas) refine(t *testing.T) {
 		"ExecuteRequest.user_id":     length(1, protocol.MaxUserIDBytes),
 		"ExecuteRequest.message":     length(1, protocol.MaxMessageBytes),
 		"ExecuteRequest.session_id":  session,
-		"ExecuteRequest.attachments": func(p *jsonschema.Schema) { p.MaxItems = whole(maxAttachments) },
+		"ExecuteRequest.attachments": func(p *jsonschema.Schema) { p.MaxItems = new(uint64(maxAttachments)) },
 		"ForkRequest.session_id":     session,
 		"Attachment.id":              length(1, maxNameBytes),
 		"Attachment.type":            length(0, maxMediaTypeBytes),
@@ -237,8 +254,6 @@ func (s *schemas) refine(t *testing.T) {
 }
 
 const sessionPattern = "^[A-Za-z0-9._-]+$"
-
-func whole(n uint64) *uint64 { return &n }
 
 var goLink = regexp.MustCompile(`\[([A-Z][A-Za-z.]*)\]`)
 
