@@ -2,23 +2,19 @@ package main
 
 import (
 	"net/http"
-	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"carrel/client"
+	"carrel/internal/httpapi"
 	"carrel/internal/openapitest"
 )
 
 // documented is the OpenAPI document that the answers of these tests' daemons are held
 // against. TestDaemonAnswersAsDocumented holds it against the one they serve.
 var documented = sync.OnceValues(func() (*openapitest.Document, error) { //nolint:gochecknoglobals // read once a test binary
-	b, err := os.ReadFile("../../internal/httpapi/openapi.json")
-	if err != nil {
-		return nil, err
-	}
-	return openapitest.New(b)
+	return openapitest.New(httpapi.OpenAPI(""))
 })
 
 // checking is an HTTP client of whose answers none may be other than documented.

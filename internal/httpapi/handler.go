@@ -68,9 +68,9 @@ func New(service Service, opts Options) http.Handler {
 		transcripts: newTurns(),
 	}
 	if opts.Identify == nil {
-		a.description = describe(opts.Version)
+		a.description = OpenAPI(opts.Version)
 	} else {
-		a.description = describe("") // as health has it
+		a.description = OpenAPI("") // as health has it
 	}
 	if opts.RateLimit.Requests > 0 {
 		a.requests = newBuckets(opts.RateLimit, maxCallers)

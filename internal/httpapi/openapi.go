@@ -19,8 +19,9 @@ var description []byte
 // API's major version takes its place where the daemon's is not for everybody.
 const describedVersion = `"version": "1"`
 
-// describe makes the description that a daemon of a version serves.
-func describe(version string) []byte {
+// OpenAPI is the document that a daemon of a version serves; without a version it has
+// the API's.
+func OpenAPI(version string) []byte {
 	if version != "" {
 		quoted, err := json.Marshal(version)
 		if err != nil {
