@@ -13,9 +13,10 @@ import (
 // operations says of each route what the route table does not: by method and pattern.
 func operations(t *testing.T, s *schemas) map[string]operation {
 	t.Helper()
+	run, command := streams(t, s)
 	table := map[string]operation{}
 	for _, part := range []map[string]operation{
-		runOperations(t, s), userOperations(s), fileOperations(s), daemonOperations(s),
+		runOperations(s, run), sandboxOperations(s, command), userOperations(s), fileOperations(s), daemonOperations(s),
 	} {
 		maps.Copy(table, part)
 	}
@@ -63,7 +64,8 @@ func workerCodes() []protocol.Code {
 // The statuses of a JSON body that is none.
 func jsonRefusals() []int { return []int{http.StatusRequestTimeout, http.StatusUnsupportedMediaType} }
 
-func runOperations(t *testing.T, s *schemas) map[string]operation {
+// streams are the events of a run and those of a command, as bodies.
+func streams(t *testing.T, s *schemas) (run, command docMedia) {
 	t.Helper()
 	runEvent, events := s.events(t)
 	execEvents := map[string]*jsonschema.Schema{}
@@ -75,7 +77,10 @@ func runOperations(t *testing.T, s *schemas) map[string]operation {
 		Description: "The data of a frame of a streamed command: output with the event STDOUT or STDERR, at last the result with EXIT, its outputs empty.",
 		OneOf:       []*jsonschema.Schema{execEvents["STDOUT"], execEvents["EXIT"]},
 	}
-	stream := docMedia{Schema: runEvent, Events: events}
+	return docMedia{Schema: runEvent, Events: events}, docMedia{Schema: &jsonschema.Schema{Ref: schemaPath + "ExecEvent"}, Events: execEvents}
+}
+
+func runOperations(s *schemas, stream docMedia) map[string]operation {
 	run := s.answer(protocol.Run{})
 	return map[string]operation{
 		"POST /v1/execute": {
@@ -129,19 +134,6 @@ func runOperations(t *testing.T, s *schemas) map[string]operation {
 			codes:   []protocol.Code{protocol.CodeConflict, protocol.CodeTooLarge},
 			refuses: jsonRefusals(),
 		},
-		"POST /v1/users/{user_id}/exec": {
-			id: "exec", tag: "sandboxes", about: "Runs one command in the user's sandbox, without an agent. It belongs to no run and is not stored; it ends when its caller leaves.",
-			body: jsonBody(s.request(protocol.ExecRequest{}), execExamples()),
-			answers: map[int]docResponse{
-				http.StatusOK: answerOf("What the command gave, whatever its exit code; with `Accept: text/event-stream` as it comes, in frames without an id.",
-					map[string]docMedia{
-						mediaJSON:   {Schema: s.answer(protocol.ExecResult{})},
-						mediaEvents: {Schema: &jsonschema.Schema{Ref: schemaPath + "ExecEvent"}, Events: execEvents},
-					}),
-			},
-			codes:   workerCodes(),
-			refuses: append(jsonRefusals(), http.StatusNotAcceptable),
-		},
 	}
 }
 
@@ -185,6 +177,28 @@ func userOperations(s *schemas) map[string]operation {
 			codes:   []protocol.Code{protocol.CodeConflict, protocol.CodeDiskQuotaExceeded, protocol.CodeNotFound, protocol.CodeTooLarge},
 			refuses: jsonRefusals(),
 		},
+	}
+}
+
+func sandboxOperations(s *schemas, stream docMedia) map[string]operation {
+	return map[string]operation{
+		"POST /v1/users/{user_id}/exec": {
+			id: "exec", tag: "sandboxes", about: "Runs one command in the user's sandbox, without an agent. It belongs to no run and is not stored; it ends when its caller leaves.",
+			body: jsonBody(s.request(protocol.ExecRequest{}), execExamples()),
+			answers: map[int]docResponse{
+				http.StatusOK: answerOf("What the command gave, whatever its exit code; with `Accept: text/event-stream` as it comes, in frames without an id.",
+					map[string]docMedia{
+						mediaJSON:   {Schema: s.answer(protocol.ExecResult{})},
+						mediaEvents: stream,
+					}),
+			},
+			codes:   workerCodes(),
+			refuses: append(jsonRefusals(), http.StatusNotAcceptable),
+		},
+		"GET /v1/sandboxes": {
+			id: "listSandboxes", tag: "sandboxes",
+			answers: map[int]docResponse{http.StatusOK: jsonAnswer("The live workers.", s.answer(protocol.Sandboxes{}))},
+		},
 		"GET /v1/users/{user_id}/sandbox": {
 			id: "getSandbox", tag: "sandboxes",
 			answers: map[int]docResponse{http.StatusOK: jsonAnswer("The user's limits, disk use and isolation, and the worker where one lives.", s.answer(protocol.SandboxInfo{}))},
@@ -203,10 +217,6 @@ func userOperations(s *schemas) map[string]operation {
 
 func daemonOperations(s *schemas) map[string]operation {
 	return map[string]operation{
-		"GET /v1/sandboxes": {
-			id: "listSandboxes", tag: "sandboxes",
-			answers: map[int]docResponse{http.StatusOK: jsonAnswer("The live workers.", s.answer(protocol.Sandboxes{}))},
-		},
 		"GET /v1/system": {
 			id: "getSystem", tag: "daemon",
 			answers: map[int]docResponse{http.StatusOK: jsonAnswer("Version, isolation, figures, and the configuration without secrets.", s.answer(protocol.System{}))},

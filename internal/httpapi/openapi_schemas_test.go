@@ -178,10 +178,9 @@ func (s *schemas) eventData(t *testing.T, c constant) *jsonschema.Schema {
 	return nil
 }
 
-// refine adds what a Go type does not say: bounds, which validate.go and protocol have
-// as constants, and the values of plain strings.
-func (s *schemas) refine(t *testing.T) {
-	t.Helper()
+// refinements are what a Go type does not say, by its field: bounds, which validate.go
+// and protocol have as constants, and the values of plain strings.
+func refinements() map[string]func(*jsonschema.Schema) {
 	length := func(least, most uint64) func(*jsonschema.Schema) {
 		return func(p *jsonschema.Schema) { p.MinLength, p.MaxLength = &least, &most }
 	}
@@ -200,7 +199,7 @@ func (s *schemas) refine(t *testing.T) {
 		p.Pattern = sessionPattern
 	}
 	object := func(p *jsonschema.Schema) { p.Items = &jsonschema.Schema{Type: "object"} }
-	for field, refine := range map[string]func(*jsonschema.Schema){
+	return map[string]func(*jsonschema.Schema){
 		"ExecuteRequest.user_id":     length(1, protocol.MaxUserIDBytes),
 		"ExecuteRequest.message":     length(1, protocol.MaxMessageBytes),
 		"ExecuteRequest.session_id":  session,
@@ -231,7 +230,13 @@ func (s *schemas) refine(t *testing.T) {
 		"AttachmentInfo.sha256":      func(p *jsonschema.Schema) { p.Pattern = "^[0-9a-f]{64}$" },
 		"FileInfo.mode":              func(p *jsonschema.Schema) { p.Pattern = "^[0-7]+$" },
 		"PoolFigures.by_state":       func(p *jsonschema.Schema) { p.PropertyNames = &jsonschema.Schema{Ref: schemaPath + "SandboxState"} },
-	} {
+	}
+}
+
+// refine adds the refinements, and makes prose of the comments.
+func (s *schemas) refine(t *testing.T) {
+	t.Helper()
+	for field, refine := range refinements() {
 		name, member, _ := strings.Cut(field, ".")
 		if s.named[name] == nil {
 			t.Fatalf("refine: there is no schema %s", name)
