@@ -35,12 +35,13 @@ type target struct {
 	KeyFile string `help:"File that holds the API key for --url, in place of CARREL_API_KEY." placeholder:"FILE" type:"path"`
 }
 
-// key is what this program signs in with at a daemon; empty if it has none.
-func (t target) key() (client.Key, error) {
-	if t.KeyFile == "" {
+// readKey gives what this program signs in with at a daemon: what the file holds, or,
+// without one, CARREL_API_KEY; empty if that is not set either.
+func readKey(keyFile string) (client.Key, error) {
+	if keyFile == "" {
 		return client.Key(strings.TrimSpace(os.Getenv("CARREL_API_KEY"))), nil
 	}
-	file, err := os.Open(t.KeyFile)
+	file, err := os.Open(keyFile)
 	if err != nil {
 		return "", fmt.Errorf("--key-file: %w", err)
 	}
@@ -51,7 +52,7 @@ func (t target) key() (client.Key, error) {
 	}
 	key := strings.TrimSpace(string(text))
 	if key == "" {
-		return "", fmt.Errorf("--key-file: %s is empty", t.KeyFile)
+		return "", fmt.Errorf("--key-file: %s is empty", keyFile)
 	}
 	return client.Key(key), nil
 }
@@ -61,7 +62,7 @@ const maxKeyFile = 4 << 10
 
 func (t target) open(ctx context.Context, c *cli) (backend, error) {
 	if t.URL != "" {
-		key, err := t.key()
+		key, err := readKey(t.KeyFile)
 		if err != nil {
 			return nil, err
 		}

@@ -35,6 +35,7 @@ type cli struct {
 	Exec    execCmd    `cmd:"" help:"Run one command in a user's sandbox; its exit status becomes carrel's."`
 	Key     keyCmd     `cmd:"" help:"Make, list and take away API keys."`
 	Files   filesCmd   `cmd:"" help:"List, get, put and remove files of a user's workspace."`
+	Ps      psCmd      `cmd:"" help:"Show the live sandboxes of a daemon."`
 	Doctor  doctorCmd  `cmd:"" help:"Show what isolation this host really gives."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }
