@@ -21,19 +21,30 @@ const maxShownInput = 2 << 10
 // each is denied at once: nobody would ever answer.
 type questions struct {
 	b        backend
-	out      *output
+	screen   *screen
 	terminal io.Reader // nil = nobody to ask
 	isDaemon bool
 	asked    chan protocol.ApprovalRequested
 }
 
-// ask takes an event in, and returns at once.
+// take takes an event in, and returns at once.
+func (q *questions) take(ctx context.Context, ev protocol.Event) error {
+	switch {
+	case ev.Type == protocol.EventApprovalRequested:
+		return q.ask(ctx, ev)
+	case ev.Type == protocol.EventApprovalResolved && q.terminal != nil:
+		q.screen.release()
+	}
+	return nil
+}
+
 func (q *questions) ask(ctx context.Context, ev protocol.Event) error {
 	var question protocol.ApprovalRequested
 	if err := json.Unmarshal(ev.Data, &question); err != nil {
 		return fmt.Errorf("decode %s: %w", ev.Type, err)
 	}
 	if q.terminal != nil {
+		q.screen.hold() // a person types below what is shown
 		select {
 		case q.asked <- question:
 		case <-ctx.Done():
@@ -41,9 +52,8 @@ func (q *questions) ask(ctx context.Context, ev protocol.Event) error {
 		return nil
 	}
 	if q.isDaemon {
-		_, err := fmt.Fprintf(q.out.stderr, "carrel: %s waits for approval %s of run %s until %s\n",
-			oneLine(question.Tool), oneLine(question.ApprovalID), ev.RunID, question.ExpiresAt.Local().Format("15:04:05"))
-		return err
+		return q.screen.line("", fmt.Sprintf("carrel: %s waits for approval %s of run %s until %s",
+			oneLine(question.Tool), oneLine(question.ApprovalID), ev.RunID, question.ExpiresAt.Local().Format("15:04:05")))
 	}
 	return q.b.Approve(ctx, ev.RunID, question.ApprovalID, protocol.ApprovalDecision{
 		Decision: protocol.Deny, Reason: "standard input is no terminal: nobody can be asked",
@@ -61,8 +71,9 @@ func (q *questions) serve(ctx context.Context, runID string) {
 		case <-ctx.Done():
 			return
 		}
-		_, _ = fmt.Fprintf(q.out.stderr, "\n%s wants to run:\n%s\n%sallow? [y/N] ", oneLine(question.Tool), shown(question.Input), because(question.Reason))
+		_, _ = fmt.Fprintf(&q.screen.stderr, "\n%s wants to run:\n%s\n%sallow? [y/N] ", oneLine(question.Tool), shown(question.Input), because(question.Reason))
 		line, err := lines.ReadString('\n')
+		q.screen.typed()
 		if err != nil && line == "" {
 			return // the end of input: silence denies
 		}
@@ -73,7 +84,7 @@ func (q *questions) serve(ctx context.Context, runID string) {
 		}
 		err = q.b.Approve(ctx, runID, question.ApprovalID, d)
 		if err != nil && !errors.Is(err, context.Canceled) {
-			_, _ = fmt.Fprintf(q.out.stderr, "carrel: %v\n", err)
+			_ = q.screen.line(red, fmt.Sprintf("carrel: %v", err))
 		}
 	}
 }

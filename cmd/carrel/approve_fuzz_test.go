@@ -35,12 +35,15 @@ func FuzzQuestion(f *testing.F) {
 			t.Errorf("%q has more than one line", oneLine(name))
 		}
 		var stderr bytes.Buffer
-		out := &output{stdout: io.Discard, stderr: &stderr}
+		told := &teller{screen: newScreen(&output{stdout: io.Discard, stderr: &stderr}, true), isVerbose: len(reason)%2 == 0}
 		for _, ev := range []protocol.Event{
-			{Type: protocol.EventToolCallResult, Data: mustJSON(protocol.ToolCallResult{Name: name, Result: reason})},
+			{Type: protocol.EventToolCallStart, Data: mustJSON(protocol.ToolCallStart{ID: "t", Name: name})},
+			{Type: protocol.EventToolCallArgs, Data: mustJSON(protocol.ToolCallArgs{ID: "t", Delta: string(input)})},
+			{Type: protocol.EventToolOutput, Data: mustJSON(protocol.ToolOutput{ID: "t", Text: reason})},
+			{Type: protocol.EventToolCallResult, Data: mustJSON(protocol.ToolCallResult{ID: "t", Name: name, Result: reason, IsError: true})},
 			{Type: protocol.EventApprovalResolved, Data: mustJSON(protocol.ApprovalResolved{Decision: name, Reason: reason})},
 		} {
-			if err := printEvent(out, ev); err != nil {
+			if err := told.show(ev); err != nil {
 				t.Fatal(err)
 			}
 		}

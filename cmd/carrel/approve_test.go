@@ -40,7 +40,7 @@ func TestTerminalDecidesAnApproval(t *testing.T) {
 	} {
 		var stderr bytes.Buffer
 		d := decider{decided: make(chan protocol.ApprovalDecision, 1)}
-		q := &questions{b: d, out: &output{stdout: io.Discard, stderr: &stderr}, terminal: strings.NewReader(typed), asked: make(chan protocol.ApprovalRequested, 1)}
+		q := &questions{b: d, screen: newScreen(&output{stdout: io.Discard, stderr: &stderr}, true), terminal: strings.NewReader(typed), asked: make(chan protocol.ApprovalRequested, 1)}
 		if err := q.ask(t.Context(), question(t)); err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +64,7 @@ func TestTerminalDecidesAnApproval(t *testing.T) {
 func TestWithoutATerminalAnApprovalIsDeniedUnlessADaemonCanBeAnswered(t *testing.T) {
 	var stderr bytes.Buffer
 	d := decider{decided: make(chan protocol.ApprovalDecision, 1)}
-	q := &questions{b: d, out: &output{stdout: io.Discard, stderr: &stderr}}
+	q := &questions{b: d, screen: newScreen(&output{stdout: io.Discard, stderr: &stderr}, true)}
 	if err := q.ask(t.Context(), question(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestModelsLastLineGetsItsEndAndAScriptsOutputIsLeftAlone(t *testing.T) {
 	} {
 		var stdout bytes.Buffer
 		ev := protocol.Event{Type: protocol.EventRunFinished, Data: json.RawMessage(data)}
-		if err := printEvent(&output{stdout: &stdout, stderr: io.Discard}, ev); err != nil || stdout.String() != want {
+		if err := (&teller{screen: newScreen(&output{stdout: &stdout, stderr: io.Discard}, true)}).show(ev); err != nil || stdout.String() != want {
 			t.Errorf("%s: %q, %v", data, stdout.String(), err)
 		}
 	}
@@ -107,15 +107,15 @@ func TestQuestionCannotWriteOverItself(t *testing.T) {
 	}
 	asked := protocol.Event{RunID: "run_1", Type: protocol.EventApprovalRequested, Data: data}
 	var stderr bytes.Buffer
-	out := &output{stdout: io.Discard, stderr: &stderr}
-	if err := (&questions{out: out, isDaemon: true}).ask(t.Context(), asked); err != nil {
+	screen := newScreen(&output{stdout: io.Discard, stderr: &stderr}, true)
+	if err := (&questions{screen: screen, isDaemon: true}).ask(t.Context(), asked); err != nil {
 		t.Fatal(err)
 	}
 	if text := stderr.String(); strings.Count(text, "\n") != 1 {
 		t.Errorf("%q", text)
 	}
 	d := decider{decided: make(chan protocol.ApprovalDecision, 1)}
-	q := &questions{b: d, out: out, terminal: strings.NewReader("n\n"), asked: make(chan protocol.ApprovalRequested, 1)}
+	q := &questions{b: d, screen: screen, terminal: strings.NewReader("n\n"), asked: make(chan protocol.ApprovalRequested, 1)}
 	if err := q.ask(t.Context(), asked); err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestQuestionCannotWriteOverItself(t *testing.T) {
 		{Type: protocol.EventToolCallResult, Data: []byte(`{"name":"\u001b[1A","result":"x"}`)},
 		{Type: protocol.EventApprovalResolved, Data: []byte(`{"decision":"\u001b","reason":"\u001b"}`)},
 	} {
-		if err := printEvent(out, ev); err != nil {
+		if err := (&teller{screen: screen}).show(ev); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 // backend is who works on a message: this process or a daemon.
 type backend interface {
 	Execute(ctx context.Context, req protocol.ExecuteRequest) (protocol.Run, error)
+	Run(ctx context.Context, runID string) (protocol.Run, error)
 	Events(ctx context.Context, runID string, after int64) iter.Seq2[protocol.Event, error]
 	Cancel(ctx context.Context, runID string) error
 	Approve(ctx context.Context, runID, approvalID string, d protocol.ApprovalDecision) error

@@ -21,6 +21,12 @@ type execCmd struct {
 	Command []string `arg:"" passthrough:"" help:"The command and its arguments, after --."`
 }
 
+// Help says what `carrel exec --help` and the man page add.
+func (execCmd) Help() string {
+	return "The first interrupt (Ctrl-C) ends the command; a second one leaves at once. " +
+		"The exit status is the command's, 130 if it was interrupted, else 1."
+}
+
 func (e *execCmd) Run(ctx context.Context, c *cli, out *output) error {
 	req := protocol.ExecRequest{Command: protocol.Command{Args: e.Command}, Cwd: e.Cwd}
 	if len(e.Command) > 0 && e.Command[0] == "--" {
@@ -43,24 +49,32 @@ func (e *execCmd) Run(ctx context.Context, c *cli, out *output) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(e.run(ctx, b, out.harmless(), req), b.Shutdown(ctx))
+	return errors.Join(e.run(ctx, b, out, req), b.Shutdown(ctx))
 }
 
 func (e *execCmd) run(ctx context.Context, b backend, out *output, req protocol.ExecRequest) error {
-	ctx, stop := interruptible(ctx)
+	screen := newScreen(out, false)
+	defer screen.close()
+	screen.set("starting")
+	ctx, stop := interruptible(ctx, func() { screen.end("ending the command; once more to leave") }, screen.close)
 	defer stop()
 	result, err := b.Exec(ctx, e.User, req, func(t protocol.EventType, o protocol.ExecOutput) error {
-		to := out.stdout
+		screen.set("") // from here the terminal is the command's
+		to := &screen.stdout
 		if t == protocol.ExecStderr {
-			to = out.stderr
+			to = &screen.stderr
 		}
 		_, err := io.WriteString(to, o.Text)
 		return err
 	})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
 	if err != nil {
 		return err
 	}
-	printDenials(out, result.Denials)
+	screen.close()
+	printDenials(out.harmless(), result.Denials)
 	if result.ExitCode != 0 {
 		return exitError(result.ExitCode)
 	}

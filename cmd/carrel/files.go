@@ -50,7 +50,7 @@ func (t target) withFiles(ctx context.Context, c *cli, do func(context.Context, 
 	case *carrel.Orchestrator:
 		backend = localFiles{b}
 	}
-	call, stop := interruptible(ctx)
+	call, stop := interruptible(ctx, func() {}, func() {})
 	defer stop()
 	err = do(call, backend)
 	if cause := context.Cause(call); err != nil && cause != nil {

@@ -36,6 +36,7 @@ type cli struct {
 	Key     keyCmd     `cmd:"" help:"Make, list and take away API keys."`
 	Files   filesCmd   `cmd:"" help:"List, get, put and remove files of a user's workspace."`
 	Ps      psCmd      `cmd:"" help:"Show the live sandboxes of a daemon."`
+	Logs    logsCmd    `cmd:"" help:"Show the events of a daemon's run, or list the newest runs."`
 	Doctor  doctorCmd  `cmd:"" help:"Show what isolation this host really gives."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }
@@ -113,22 +114,55 @@ func (versionCmd) Run(out *output) error {
 	return err
 }
 
-// interruptible gives a context that an interrupt ends, with the status that a shell
-// gives a command ended so. stop lets go of both.
-func interruptible(ctx context.Context) (call context.Context, stop func()) {
+// interruptible gives a context that the first interrupt ends, with the status that a
+// shell gives a command ended so; a second one leaves. Each calls its function before.
+// stop lets go of both.
+func interruptible(ctx context.Context, first, last func()) (call context.Context, stop func()) {
 	call, cancel := context.WithCancelCause(ctx)
-	signals, stopSignals := interrupted()
-	go func() { // ends with call
-		select {
-		case <-signals:
-			cancel(exitError(128 + int(syscall.SIGINT)))
-		case <-call.Done():
-		}
-	}()
+	stopSignals := onInterrupt(func(sig os.Signal) {
+		first()
+		cancel(statusOf(sig))
+	}, last)
 	return call, func() {
 		stopSignals()
 		cancel(nil)
 	}
+}
+
+// onInterrupt calls first, which must not wait, at the first interrupt. At the second it
+// calls last and ends the program there and then: whatever it waits for may never come.
+// That leaves nothing behind which kill -9 would not: each sandbox dies with carrel. stop
+// lets go of the signals.
+func onInterrupt(first func(os.Signal), last func()) (stop func()) {
+	signals, stopSignals := interrupted()
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for n := 0; ; n++ {
+			select {
+			case <-done:
+				return
+			case sig := <-signals:
+				if n == 0 {
+					first(sig)
+					continue
+				}
+				last()
+				os.Exit(int(statusOf(sig)))
+			}
+		}
+	}()
+	return func() {
+		stopSignals()
+		close(done)
+		<-ended
+	}
+}
+
+// statusOf is the exit status that a shell gives a command which a signal has ended.
+func statusOf(sig os.Signal) exitError {
+	number, _ := sig.(syscall.Signal)
+	return exitError(128 + int(number))
 }
 
 // interrupted gives a channel of the signals that ask a program to end.

@@ -39,7 +39,7 @@ func TestPsShowsSandboxesAndGoingRuns(t *testing.T) {
 }
 
 func TestWithoutADaemonItIsSaidHowToHaveOne(t *testing.T) {
-	for _, args := range [][]string{{"ps"}} {
+	for _, args := range [][]string{{"ps"}, {"logs"}, {"logs", "run_1"}} {
 		// Nobody listens on port 1 of loopback.
 		_, stderr, status := command(t, environment(t.TempDir()), append(args, "--url", "http://127.0.0.1:1")...)
 		if status != 1 || !strings.Contains(stderr, "no daemon at http://127.0.0.1:1: start one by carrel serve, or name it by --url") {
@@ -61,12 +61,19 @@ func TestCellIsOneWordAndHarmless(t *testing.T) {
 }
 
 func TestSpanHasTwoUnitsAtMost(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		-time.Second: "0.0s", 1250 * time.Millisecond: "1.2s", 59 * time.Second: "59s", 61 * time.Second: "1m01s",
-		2*time.Hour + 5*time.Minute: "2h05m", 75*time.Hour + time.Second: "3d03h",
+	for _, c := range []struct {
+		length time.Duration
+		want   string
+	}{
+		{-time.Second, "0.0s"},
+		{1250 * time.Millisecond, "1.2s"},
+		{59 * time.Second, "59s"},
+		{61 * time.Second, "1m01s"},
+		{2*time.Hour + 5*time.Minute, "2h05m"},
+		{75*time.Hour + time.Second, "3d03h"},
 	} {
-		if got := span(d); got != want {
-			t.Errorf("%s is shown as %s, want %s", d, got, want)
+		if got := span(c.length); got != c.want {
+			t.Errorf("%s is shown as %s, want %s", c.length, got, c.want)
 		}
 	}
 }
