@@ -39,6 +39,11 @@ type cli struct {
 	Logs    logsCmd    `cmd:"" help:"Show the events of a daemon's run, or list the newest runs."`
 	Doctor  doctorCmd  `cmd:"" help:"Show what isolation this host really gives."`
 	Version versionCmd `cmd:"" help:"Show the version."`
+
+	Help       helpCmd       `cmd:"" help:"Show the help of a command."`
+	Completion completionCmd `cmd:"" help:"Print what a shell completes this command line by."`
+	Complete   completeCmd   `cmd:"" help:"Tell a shell how a command line goes on." hidden:""`
+	Man        manCmd        `cmd:"" help:"Print the man page."`
 }
 
 // loadConfig reads the configuration. defaults stand under all else: the keys
@@ -64,16 +69,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	var c cli
 	status := -1
-	parser, err := kong.New(&c,
-		kong.Name("carrel"),
-		kong.Description("A sandboxed worker process for every user's agent."),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { status = code }),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(&c, &output{stdout: stdout, stderr: stderr}),
-		kong.UsageOnError(),
-		kong.Vars{"user": localUser()},
-	)
+	out := &output{stdout: stdout, stderr: stderr}
+	parser, err := newParser(&c, out, localUser(), func(code int) { status = code })
 	if err != nil {
 		fmt.Fprintln(stderr, "carrel:", err)
 		return 1
@@ -86,7 +83,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		parser.FatalIfErrorf(err)
 		return 2
 	}
-	err = k.Run()
+	k.BindTo(ctx, (*context.Context)(nil))
+	err = k.Run(&c, out)
 	if code, ok := errors.AsType[exitError](err); ok {
 		return int(code)
 	}
@@ -95,6 +93,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// newParser makes the parser of c. user is whose sandbox a command line uses if it names
+// none; exit is told the status when the parser itself has answered.
+func newParser(c *cli, out *output, user string, exit func(status int)) (*kong.Kong, error) {
+	return kong.New(c,
+		kong.Name("carrel"),
+		kong.Description("A sandboxed worker process for every user's agent."),
+		kong.Writers(out.stdout, out.stderr),
+		kong.Exit(exit),
+		kong.UsageOnError(),
+		kong.Vars{"user": user},
+	)
 }
 
 // localUser is whose sandbox a command line uses if it names none.
@@ -106,6 +117,23 @@ func localUser() string {
 }
 
 type output struct{ stdout, stderr io.Writer }
+
+type helpCmd struct {
+	Command []string `arg:"" help:"Left out, that of carrel itself." optional:""`
+}
+
+// Run answers as --help does.
+func (h *helpCmd) Run(k *kong.Context, out *output) error {
+	about, err := kong.Trace(k.Kong, h.Command)
+	if err == nil {
+		err = about.Error
+	}
+	if err != nil {
+		fmt.Fprintln(harmless(out.stderr), "carrel: help:", err)
+		return exitError(2)
+	}
+	return about.PrintUsage(false)
+}
 
 type versionCmd struct{}
 

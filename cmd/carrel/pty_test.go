@@ -29,9 +29,15 @@ type person struct {
 
 func sitDown(t *testing.T, env []string, args ...string) *person {
 	t.Helper()
+	cmd := exec.Command(program(t), args...) //nolint:noctx // ended by the cleanup
+	cmd.Env = append(slices.Clone(env), "TERM=xterm")
+	return sitDownAt(t, cmd)
+}
+
+func sitDownAt(t *testing.T, cmd *exec.Cmd) *person {
+	t.Helper()
 	master, terminal := openTerminal(t)
-	p := &person{t: t, master: master, read: make(chan struct{}), cmd: exec.Command(program(t), args...)} //nolint:noctx // ended by leave or the cleanup
-	p.cmd.Env = append(slices.Clone(env), "TERM=xterm")
+	p := &person{t: t, master: master, read: make(chan struct{}), cmd: cmd}
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = terminal, terminal, terminal
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := p.cmd.Start(); err != nil {
