@@ -32,6 +32,10 @@ test-programs: build # what tests put in the worker's place, and beside it
 run: build ## build, then serve on loopback
 	exec bin/carrel serve
 
+.PHONY: man
+man: build ## the man page, into bin/carrel.1
+	bin/carrel man >bin/carrel.1
+
 .PHONY: demo
 demo: build ## a run with a model that follows a script: no account is needed
 	exec go run ./tools/demo

@@ -34,8 +34,8 @@ func (Config) Table() []ConfigKey {
 	}
 	return append(rows,
 		ConfigKey{Key: keyConfig, Meaning: "KEY=value file that holds any of the keys above; the environment wins over it"},
-		ConfigKey{Key: keyURL, Meaning: "running daemon that run, exec and files talk to"},
-		ConfigKey{Key: keyAPIKey, Meaning: "API key that run, exec and files sign in with there"},
+		ConfigKey{Key: keyURL, Meaning: "running daemon that run, exec, files, ps and logs talk to"},
+		ConfigKey{Key: keyAPIKey, Meaning: "API key that they sign in with there"},
 	)
 }
 
