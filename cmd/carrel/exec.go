@@ -56,7 +56,7 @@ func (e *execCmd) run(ctx context.Context, b backend, out *output, req protocol.
 	screen := newScreen(out, false)
 	defer screen.close()
 	screen.set("starting")
-	ctx, stop := interruptible(ctx, func() { screen.end("ending the command; once more to leave") }, screen.close)
+	ctx, stop := interruptible(ctx, func() { screen.end("ending the command; once more to leave") }, screen.leave)
 	defer stop()
 	result, err := b.Exec(ctx, e.User, req, func(t protocol.EventType, o protocol.ExecOutput) error {
 		screen.set("") // from here the terminal is the command's

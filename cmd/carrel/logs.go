@@ -75,7 +75,7 @@ func (l *logsCmd) list(ctx context.Context, c *client.Client, out *output) error
 func (l *logsCmd) follow(ctx context.Context, c *client.Client, out *output) error {
 	screen := newScreen(out, l.JSON)
 	defer screen.close()
-	ctx, stop := interruptible(ctx, func() {}, screen.close)
+	ctx, stop := interruptible(ctx, func() {}, screen.leave)
 	defer stop()
 	err := l.show(ctx, c, screen, out.harmless())
 	if cause := context.Cause(ctx); err != nil && cause != nil {

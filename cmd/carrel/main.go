@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"sync"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -143,13 +144,13 @@ func (versionCmd) Run(out *output) error {
 }
 
 // interruptible gives a context that the first interrupt ends, with the status that a
-// shell gives a command ended so; a second one leaves. Each calls its function before.
+// shell gives a command ended so; a second one leaves. Each calls its function as well.
 // stop lets go of both.
 func interruptible(ctx context.Context, first, last func()) (call context.Context, stop func()) {
 	call, cancel := context.WithCancelCause(ctx)
 	stopSignals := onInterrupt(func(sig os.Signal) {
-		first()
 		cancel(statusOf(sig))
+		first()
 	}, last)
 	return call, func() {
 		stopSignals()
@@ -157,33 +158,33 @@ func interruptible(ctx context.Context, first, last func()) (call context.Contex
 	}
 }
 
-// onInterrupt calls first, which must not wait, at the first interrupt. At the second it
-// calls last and ends the program there and then: whatever it waits for may never come.
+// onInterrupt calls first at the first interrupt. At the second it calls last, which must
+// not wait, and ends the program there and then: whatever it waits for may never come.
 // That leaves nothing behind which kill -9 would not: each sandbox dies with carrel. stop
-// lets go of the signals.
+// lets go of the signals, and waits for first.
 func onInterrupt(first func(os.Signal), last func()) (stop func()) {
 	signals, stopSignals := interrupted()
-	done, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
+	done := make(chan struct{})
+	var parts sync.WaitGroup
+	parts.Go(func() {
 		for n := 0; ; n++ {
 			select {
 			case <-done:
 				return
 			case sig := <-signals:
 				if n == 0 {
-					first(sig)
+					parts.Go(func() { first(sig) })
 					continue
 				}
 				last()
 				os.Exit(int(statusOf(sig)))
 			}
 		}
-	}()
+	})
 	return func() {
 		stopSignals()
 		close(done)
-		<-ended
+		parts.Wait()
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"carrel/internal/anthropictest"
 	"carrel/internal/ordeal"
 	"carrel/protocol"
@@ -146,6 +148,41 @@ func TestSecondCtrlCLeavesAtOnce(t *testing.T) {
 	d.stop()
 }
 
+// Whoever reads the output may have stopped, as a pager does; the run is canceled all the
+// same, and nobody has to read on to leave.
+func TestInterruptsReachARunWhoseOutputNobodyReads(t *testing.T) {
+	d := serve(t, t.TempDir())
+	unread, stdout, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unread.Close()
+	cmd := exec.CommandContext(t.Context(), program(t), "run", "--url", d.url, "--user", "ana", "yes | head -c 300000; sleep 1000")
+	cmd.Env, cmd.Stdout = environment(t.TempDir()), stdout
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := stdout.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const size = 64 << 10 // of a pipe, pipe(7); the last page may not be full
+	ordeal.Eventually(t, "the pipe is full", func() bool {
+		n, err := unix.IoctlGetInt(int(unread.Fd()), unix.TIOCINQ)
+		return err == nil && n > size-4<<10
+	})
+	send(t, cmd, syscall.SIGINT)
+	ordeal.Eventually(t, "the run is canceled", func() bool {
+		page, err := d.client.RunPage(t.Context(), protocol.RunQuery{Status: protocol.StatusCanceled})
+		return err == nil && len(page.Runs) == 1
+	})
+	send(t, cmd, syscall.SIGINT)
+	_ = cmd.Wait()
+	if status := cmd.ProcessState.ExitCode(); status != 130 {
+		t.Errorf("status %d", status)
+	}
+	d.stop()
+}
+
 // In process, a script that ignores the end has a grace; a second interrupt is not for
 // waiting it out. Nothing is left behind, and the record says so at the next start.
 func TestSecondCtrlCLeavesARunInProcess(t *testing.T) {
@@ -193,13 +230,14 @@ func TestCtrlCEndsTheCommandOfExec(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p := sitDown(t, environment(t.TempDir()), append(c.args, "--user", "ana", "--", "sh", "-c", "echo going; sleep 1234")...)
 			p.sees("going\n")
-			sleeps := slices.DeleteFunc(append(d.tree(), ordeal.Descendants(p.cmd.Process.Pid)...), func(pid int) bool {
-				args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-				return string(args) != "sleep\x001234\x00"
+			var sleeps []int
+			ordeal.Eventually(t, "the command goes", func() bool {
+				sleeps = slices.DeleteFunc(append(d.tree(), ordeal.Descendants(p.cmd.Process.Pid)...), func(pid int) bool {
+					args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+					return string(args) != "sleep\x001234\x00"
+				})
+				return len(sleeps) > 0
 			})
-			if len(sleeps) == 0 {
-				t.Fatal("the command is not found")
-			}
 			p.types(ctrlC)
 			if status, shown := p.leaves(); status != 130 {
 				t.Errorf("status %d, %q", status, shown)

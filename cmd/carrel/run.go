@@ -54,9 +54,9 @@ func (r *runCmd) follow(ctx context.Context, b backend, out *output) error {
 	interrupted := make(chan os.Signal, 1)
 	stop := onInterrupt(func(sig os.Signal) {
 		interrupted <- sig
-		screen.end("canceling the run; once more to leave")
 		parts.Go(func() { r.cancel(ctx, b, named, screen) })
-	}, screen.close)
+		screen.end("canceling the run; once more to leave")
+	}, screen.leave)
 	defer stop()
 
 	run, err := b.Execute(ctx, protocol.ExecuteRequest{

@@ -56,7 +56,8 @@ func newScreen(out *output, isQuiet bool) *screen {
 	s := &screen{began: time.Now(), closing: make(chan struct{}), ended: make(chan struct{})}
 	term := os.Getenv("TERM")
 	onTerminal := isTerminal(out.stderr)
-	s.isLive = onTerminal && !isQuiet && term != "" && term != "dumb"
+	// What reads a pipe may have the terminal to itself, as a pager has.
+	s.isLive = onTerminal && !isQuiet && term != "" && term != "dumb" && !isPipe(out.stdout)
 	s.hasColour = s.isLive && os.Getenv("NO_COLOR") == ""
 	// Text elsewhere than where standard error goes leaves that one's cursor alone.
 	s.stdout = screenStream{s: s, to: out.harmless().stdout, isHere: isTerminal(out.stdout) == onTerminal}
@@ -68,6 +69,15 @@ func newScreen(out *output, isQuiet bool) *screen {
 	s.ticks = time.NewTicker(frameTime)
 	go s.animate(out.stderr)
 	return s
+}
+
+func isPipe(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeNamedPipe != 0
 }
 
 func isTerminal(w io.Writer) bool {
@@ -133,6 +143,14 @@ func (s *screen) close() {
 		close(s.closing)
 	})
 	<-s.ended
+}
+
+// leave takes the line of progress away before the program ends, unless somebody is in
+// the middle of writing: it may be blocked for ever. Nothing is written afterwards.
+func (s *screen) leave() {
+	if s.mu.TryLock() {
+		s.erase()
+	}
 }
 
 // set says what goes on.
