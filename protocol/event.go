@@ -83,6 +83,7 @@ type ToolCallResult struct {
 // ApprovalRequested is the data of APPROVAL_REQUESTED.
 type ApprovalRequested struct {
 	ApprovalID string          `json:"approval_id"`
+	ToolCallID string          `json:"tool_call_id,omitempty"` // of the call that is asked about
 	Tool       string          `json:"tool"`
 	Input      json.RawMessage `json:"input"`
 	Reason     string          `json:"reason,omitempty"`

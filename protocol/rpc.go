@@ -110,6 +110,7 @@ type ExecOutputParams struct {
 type ApproveParams struct {
 	RunID      string          `json:"run_id"`
 	ApprovalID string          `json:"approval_id"`
+	ToolCallID string          `json:"tool_call_id,omitempty"` // of the call that is asked about
 	Tool       string          `json:"tool"`
 	Input      json.RawMessage `json:"input"`
 	Reason     string          `json:"reason,omitempty"`

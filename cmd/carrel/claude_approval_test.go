@@ -61,7 +61,7 @@ func TestApprovalIsGrantedDeniedOrTimesOut(t *testing.T) {
 
 	run := s.execute("ana", "deny")
 	q, _ := s.question(run.RunID)
-	if q.Tool != "bash" || !strings.Contains(string(q.Input), "rm -v keep") || !strings.Contains(q.Reason, "bash(rm *)") || q.ExpiresAt.IsZero() {
+	if q.Tool != "bash" || q.ToolCallID != "t_deny" || !strings.Contains(string(q.Input), "rm -v keep") || !strings.Contains(q.Reason, "bash(rm *)") || q.ExpiresAt.IsZero() {
 		t.Errorf("the question is %+v", q)
 	}
 	s.approve(run.RunID, q.ApprovalID, protocol.Deny, "not today")

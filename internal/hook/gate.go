@@ -163,7 +163,9 @@ func (g *Gate) approve(ctx context.Context, c tool.Call, v verdict) ruling {
 	if g.o.Approve == nil {
 		return no(protocol.ByDoubt, v.rule, "denied: "+v.reason+"; nobody is there to ask")
 	}
-	answer, err := g.o.Approve(ctx, protocol.ApproveParams{RunID: g.o.RunID, Tool: c.Name, Input: c.Input, Reason: v.reason})
+	answer, err := g.o.Approve(ctx, protocol.ApproveParams{
+		RunID: g.o.RunID, ToolCallID: c.ID, Tool: c.Name, Input: c.Input, Reason: v.reason,
+	})
 	switch {
 	case err != nil:
 		return no(protocol.ByDoubt, v.rule, fmt.Sprintf("denied: %s; nobody could be asked: %s", v.reason, err))

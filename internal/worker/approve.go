@@ -17,7 +17,8 @@ func (w *Worker) approve(ctx context.Context, events *emitter, p protocol.Approv
 	w.mu.Unlock()
 	sendCtx := context.WithoutCancel(ctx)
 	err := events.emit(sendCtx, protocol.EventApprovalRequested, protocol.ApprovalRequested{
-		ApprovalID: p.ApprovalID, Tool: p.Tool, Input: p.Input, Reason: p.Reason, ExpiresAt: time.Now().Add(patience).UTC(),
+		ApprovalID: p.ApprovalID, ToolCallID: p.ToolCallID, Tool: p.Tool, Input: p.Input, Reason: p.Reason,
+		ExpiresAt: time.Now().Add(patience).UTC(),
 	})
 	if err != nil {
 		return protocol.ApproveResult{}, err
