@@ -208,8 +208,13 @@ var rooms = []room{
 	},
 	{path: "internal/spelling", why: "how far a word is from another; whose words, it does not know"},
 	{
+		path:  "internal/agui",
+		rooms: []string{"protocol"},
+		why:   "turns events into those of another protocol: what brings them there, it does not know",
+	},
+	{
 		path:    "internal/httpapi",
-		rooms:   []string{"internal/spelling", "protocol"},
+		rooms:   []string{"internal/agui", "internal/spelling", "protocol"},
 		foreign: []string{"golang.org/x/time/rate"},
 		why:     "speaks to its own small Service, so that it can be tested without a pool, and a pool without it",
 	},
