@@ -27,6 +27,10 @@ func (s service) Run(ctx context.Context, runID string) (protocol.Run, error) {
 	return s.o.Run(ctx, runID)
 }
 
+func (s service) RunOfKey(ctx context.Context, caller, key string) (protocol.Run, error) {
+	return s.o.store.RunOfKey(ctx, caller, key)
+}
+
 func (s service) Owner(ctx context.Context, runID string) (string, error) {
 	return s.o.store.Owner(ctx, runID)
 }

@@ -147,11 +147,11 @@ func (in *Input) readRest(m map[string]json.RawMessage) error {
 	return nil
 }
 
-// Key names the user's last message: by its place in the conversation and its text. A
+// Key names the last message of a user: by its place in the conversation and its text. A
 // request that is made again has the same.
-func (in *Input) Key() string {
+func (in *Input) Key(userID string) string {
 	h := sha256.New()
 	// Encoding what is hashed keeps two lists from being one.
-	_ = json.NewEncoder(h).Encode([]any{in.ThreadID, in.Message.place, in.Message.Text, in.Message.Attachments})
+	_ = json.NewEncoder(h).Encode([]any{userID, in.ThreadID, in.Message.place, in.Message.Text, in.Message.Attachments})
 	return "ag-ui:" + hex.EncodeToString(h.Sum(nil))
 }

@@ -3,6 +3,7 @@ package agui
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -18,9 +19,7 @@ func input(t *testing.T, members map[string]any) []byte {
 		"threadId": "t", "runId": "r", "tools": []any{}, "context": []any{}, "state": map[string]any{}, "forwardedProps": map[string]any{},
 		"messages": []any{map[string]any{"id": "1", "role": "user", "content": "hi"}},
 	}
-	for name, value := range members {
-		m[name] = value
-	}
+	maps.Copy(m, members)
 	body, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +124,10 @@ func TestKeyIsTheMessagesPlaceAndText(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return in.Key()
+		return in.Key("u")
+	}
+	if in, err := ReadInput(input(t, nil)); err != nil || in.Key("u") == in.Key("v") {
+		t.Errorf("two users have one key: %v", err)
 	}
 	const one = `[{"id":"1","role":"user","content":"yes"}]`
 	again := key("t", one)

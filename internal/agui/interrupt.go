@@ -76,3 +76,12 @@ func splitInterruptID(id string) (runID, approvalID string, ok bool) {
 	runID, approvalID, _ = strings.Cut(id, ".")
 	return runID, approvalID, runID != "" && approvalID != ""
 }
+
+// AskedIn gives the interrupt's id of a question; false for any other event.
+func AskedIn(ev protocol.Event) (id string, ok bool) {
+	var q protocol.ApprovalRequested
+	if ev.Type != protocol.EventApprovalRequested || json.Unmarshal(ev.Data, &q) != nil {
+		return "", false
+	}
+	return InterruptID(ev.RunID, q.ApprovalID), true
+}

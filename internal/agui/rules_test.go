@@ -40,8 +40,9 @@ func (r *rules) take(e Event) error {
 	if err != nil {
 		return err
 	}
-	line, ok := strings.CutPrefix(string(frame), "data: ")
-	if line, ok = strings.CutSuffix(line, "\n\n"); !ok || strings.ContainsAny(line, "\r\n") {
+	line, isData := strings.CutPrefix(string(frame), "data: ")
+	line, isWhole := strings.CutSuffix(line, "\n\n")
+	if !isData || !isWhole || strings.ContainsAny(line, "\r\n") {
 		return fmt.Errorf("not one frame: %q", frame)
 	}
 	var fields map[string]any

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"net/url"
 
 	"carrel/protocol"
 )
@@ -42,6 +43,9 @@ const (
 	// UserInBody: who acts for the body's user_id, which the handler reads and
 	// asks Caller.actFor about before it does anything.
 	UserInBody
+	// UserInHeader: who acts for the user that the header names; a user key need name
+	// none. It is for a body that the user's own browser may have written.
+	UserInHeader
 	// OwnRuns: everyone who has signed in; the handler selects what is theirs.
 	OwnRuns
 )
@@ -57,6 +61,9 @@ func (a *api) permit(rule Rule, r *http.Request) error {
 			return protocol.Errorf(protocol.CodeForbidden, "this is for an admin key: it is about all users")
 		}
 		return nil
+	case UserInHeader:
+		_, err := userInHeader(r)
+		return err
 	case UserInPath:
 		return caller.actFor(r.PathValue("user_id"))
 	case RunOwner:
@@ -64,6 +71,32 @@ func (a *api) permit(rule Rule, r *http.Request) error {
 	default:
 		return protocol.Errorf(protocol.CodeForbidden, "nobody may call this: the route has no rule")
 	}
+}
+
+// userHeader names a user, percent-encoded as in a path: a header has no other letters
+// than ASCII's.
+const userHeader = "X-Carrel-User"
+
+// userInHeader reads for whom a request is made, and holds the caller to it.
+func userInHeader(r *http.Request) (string, error) {
+	caller := CallerOf(r.Context())
+	given := r.Header.Values(userHeader)
+	switch {
+	case len(given) > 1:
+		return "", invalid("%s: given %d times", userHeader, len(given))
+	case len(given) == 0 && caller.Admin:
+		return "", invalid("%s: must name the user (only a user key may leave it out)", userHeader)
+	case len(given) == 0:
+		return caller.User, caller.actFor(caller.User)
+	}
+	user, err := url.PathUnescape(given[0])
+	if err != nil {
+		return "", invalid("%s: malformed percent-encoding", userHeader)
+	}
+	if err := caller.actFor(user); err != nil {
+		return "", err
+	}
+	return user, protocol.CheckUserID(user)
 }
 
 // permitRun answers one who asks for another user's run as if there were none:

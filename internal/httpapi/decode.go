@@ -31,7 +31,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	if err := checkContentType(r.Header); err != nil {
 		return err
 	}
-	body, err := readBody(w, r)
+	body, err := readBody(w, r, maxBodyBytes)
 	if err != nil {
 		return err
 	}
@@ -74,19 +74,19 @@ func limitBodyTime(w http.ResponseWriter, r *http.Request, d time.Duration) {
 	}
 }
 
-// readBody reads a body of at most maxBodyBytes that comes within bodyTimeout.
+// readBody reads a body of at most limit bytes that comes within bodyTimeout.
 // Then it lifts the deadline, since net/http goes on reading, to see the client
 // leave.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	limitBodyTime(w, r, bodyTimeout)
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err == nil {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // as above
 		return body, nil
 	}
 	limitBodyTime(w, r, drainTimeout)
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, protocol.Errorf(protocol.CodeTooLarge, "body: at most %d bytes are allowed", maxBodyBytes)
+		return nil, protocol.Errorf(protocol.CodeTooLarge, "body: at most %d bytes are allowed", limit)
 	}
 	if timeout, ok := errors.AsType[interface {
 		error
@@ -108,17 +108,32 @@ func decodeJSON(body []byte, v any) error {
 	if len(bytes.TrimLeft(body, " \t\r\n")) == 0 {
 		return protocol.Errorf(protocol.CodeInvalidRequest, "body: is empty, must be a JSON object")
 	}
-	if at := invalidUTF8(body); at >= 0 {
-		return protocol.Errorf(protocol.CodeInvalidRequest, "body: byte %d is no UTF-8", at+1)
+	if err := checkUTF8(body); err != nil {
+		return err
 	}
 	if err := json.Unmarshal(body, v); err != nil {
 		return decodeError(err)
 	}
-	if at := loneSurrogate(body); at >= 0 {
-		return protocol.Errorf(protocol.CodeInvalidRequest, `body: the \u escape at byte %d is half of a surrogate pair`, at+1)
+	if err := checkSurrogates(body); err != nil {
+		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	return checkMembers(dec, reflect.TypeOf(v).Elem(), "")
+}
+
+func checkUTF8(body []byte) error {
+	if at := invalidUTF8(body); at >= 0 {
+		return protocol.Errorf(protocol.CodeInvalidRequest, "body: byte %d is no UTF-8", at+1)
+	}
+	return nil
+}
+
+// checkSurrogates looks at valid JSON.
+func checkSurrogates(body []byte) error {
+	if at := loneSurrogate(body); at >= 0 {
+		return protocol.Errorf(protocol.CodeInvalidRequest, `body: the \u escape at byte %d is half of a surrogate pair`, at+1)
+	}
+	return nil
 }
 
 // decodeError puts an error of encoding/json into words for the caller.

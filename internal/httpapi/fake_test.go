@@ -141,6 +141,13 @@ func (f *fakeService) Run(_ context.Context, id string) (protocol.Run, error) {
 	return r.run, nil
 }
 
+func (f *fakeService) RunOfKey(ctx context.Context, caller, key string) (protocol.Run, error) {
+	f.mu.Lock()
+	id := f.byKey[caller+" "+key]
+	f.mu.Unlock()
+	return f.Run(ctx, id)
+}
+
 func (f *fakeService) Owner(ctx context.Context, id string) (string, error) {
 	run, err := f.Run(ctx, id)
 	return run.UserID, err

@@ -32,6 +32,7 @@ func table() []route {
 	const get, post, put, del = http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete
 	return []route{
 		{Route{post, "/v1/execute", "Start a run", nil, UserInBody}, (*api).execute},
+		{Route{post, "/v1/ag-ui", "Run, or go on, as AG-UI has it", nil, UserInHeader}, (*api).runAGUI},
 		{Route{get, "/v1/runs", "List runs, newest first", []string{"user_id", "session_id", "status", "limit", "cursor"}, OwnRuns}, (*api).listRuns},
 		{Route{get, "/v1/runs/{run_id}", "Show a run", nil, RunOwner}, (*api).showRun},
 		{Route{get, "/v1/runs/{run_id}/events", "Replay and follow a run's events", []string{"after"}, RunOwner}, (*api).followRun},

@@ -17,6 +17,7 @@ import (
 func TestEveryRouteIsServed(t *testing.T) {
 	statuses := map[string]int{
 		"POST /v1/execute":              200,
+		"POST /v1/ag-ui":                200,
 		"GET /v1/runs":                  200,
 		"GET /v1/runs/{run_id}":         200,
 		"GET /v1/runs/{run_id}/events":  200,
@@ -47,6 +48,7 @@ func TestEveryRouteIsServed(t *testing.T) {
 	}
 	bodies := map[string]string{
 		"/v1/execute":              `{"user_id":"u","message":"m"}`,
+		"/v1/ag-ui":                `{"threadId":"s","runId":"r","messages":[{"id":"1","role":"user","content":"m"}]}`,
 		"/v1/users/{user_id}/exec": `{"command":["true"]}`,
 
 		"/v1/runs/{run_id}/approvals/{approval_id}": `{"decision":"allow"}`,
@@ -66,7 +68,7 @@ func TestEveryRouteIsServed(t *testing.T) {
 		}
 		delete(statuses, name)
 		path := strings.NewReplacer("{run_id}", id, "{user_id}", "u", "{approval_id}", "apr_1", "{session_id}", "s", "{path...}", "f").Replace(route.Pattern)
-		w := ask(t, h, route.Method, path, bodies[route.Pattern])
+		w := ask(t, h, route.Method, path, bodies[route.Pattern], "X-Carrel-User: u")
 		if w.Code != want {
 			t.Errorf("%s: status %d, want %d: %s", name, w.Code, want, w.Body)
 		}

@@ -46,6 +46,9 @@ type Submission struct {
 // Ledger tells of runs, going and ended. An unknown run is CodeNotFound.
 type Ledger interface {
 	Run(ctx context.Context, runID string) (protocol.Run, error)
+	// RunOfKey finds the run that Execute would return as existing; CodeNotFound if it
+	// would start one.
+	RunOfKey(ctx context.Context, caller, key string) (protocol.Run, error)
 	// Owner tells whose run it is.
 	Owner(ctx context.Context, runID string) (userID string, err error)
 	Runs(ctx context.Context, q protocol.RunQuery) (protocol.RunPage, error)

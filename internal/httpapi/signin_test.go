@@ -44,6 +44,7 @@ func untouched(t *testing.T, f *fakeService, what string) {
 func TestEveryRouteLetsInWhomItsRuleNamesAndNobodyElse(t *testing.T) {
 	bodies := map[string]string{
 		"/v1/execute":              `{"user_id":"ana","message":"m"}`,
+		"/v1/ag-ui":                `{"threadId":"s","runId":"r","messages":[{"id":"1","role":"user","content":"m"}]}`,
 		"/v1/users/{user_id}/exec": `{"command":["true"]}`,
 
 		"/v1/runs/{run_id}/approvals/{approval_id}": `{"decision":"allow"}`,
@@ -55,12 +56,13 @@ func TestEveryRouteLetsInWhomItsRuleNamesAndNobodyElse(t *testing.T) {
 	const in = 0 // any answer that is no refusal; TestEveryRouteIsServed sees to the rest
 	// What each caller gets for ana's things, by rule.
 	want := map[Rule]map[string]int{
-		Open:       {none: in, unknown: in, another: in, zero: in, right: in, admin: in},
-		AdminOnly:  {none: 401, unknown: 401, another: 403, zero: 403, right: 403, admin: in},
-		UserInPath: {none: 401, unknown: 401, another: 403, zero: 403, right: in, admin: in},
-		UserInBody: {none: 401, unknown: 401, another: 403, zero: 403, right: in, admin: in},
-		RunOwner:   {none: 401, unknown: 401, another: 404, zero: 404, right: in, admin: in},
-		OwnRuns:    {none: 401, unknown: 401, another: in, zero: 403, right: in, admin: in},
+		Open:         {none: in, unknown: in, another: in, zero: in, right: in, admin: in},
+		AdminOnly:    {none: 401, unknown: 401, another: 403, zero: 403, right: 403, admin: in},
+		UserInPath:   {none: 401, unknown: 401, another: 403, zero: 403, right: in, admin: in},
+		UserInBody:   {none: 401, unknown: 401, another: 403, zero: 403, right: in, admin: in},
+		UserInHeader: {none: 401, unknown: 401, another: 403, zero: 403, right: in, admin: in},
+		RunOwner:     {none: 401, unknown: 401, another: 404, zero: 404, right: in, admin: in},
+		OwnRuns:      {none: 401, unknown: 401, another: in, zero: 403, right: in, admin: in},
 	}
 	for _, route := range Routes() {
 		for key, status := range want[route.Rule] {
@@ -70,7 +72,7 @@ func TestEveryRouteLetsInWhomItsRuleNamesAndNobodyElse(t *testing.T) {
 				id := f.add("ana")
 				f.emit(id, protocol.EventRunFinished, result(id, "secret of ana"))
 				path := strings.NewReplacer("{run_id}", id, "{user_id}", "ana", "{approval_id}", "apr_1", "{session_id}", "s").Replace(route.Pattern)
-				var headers []string
+				headers := []string{"X-Carrel-User: ana"}
 				if key != none {
 					headers = append(headers, bearerOf(key))
 				}

@@ -110,6 +110,15 @@ func (s *stream) events(batch []protocol.Event) error {
 	return s.send(b)
 }
 
+// append sends what add appends to a buffer, in one write; where that fails, what it has
+// appended so far.
+func (s *stream) append(add func(b []byte) ([]byte, error)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, err := add(s.buf[:0])
+	return errors.Join(s.send(b), err)
+}
+
 // frame sends one frame that has no id.
 func (s *stream) frame(event protocol.EventType, data any) error {
 	s.mu.Lock()

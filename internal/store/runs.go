@@ -97,6 +97,21 @@ func (s *Store) Run(ctx context.Context, runID string) (protocol.Run, error) {
 	return r.run(s.now())
 }
 
+// RunOfKey returns the run that CreateRun would return for a caller and its idempotency
+// key; CodeNotFound if it would make a new one.
+func (s *Store) RunOfKey(ctx context.Context, caller, key string) (protocol.Run, error) {
+	const query = selectRuns + " WHERE r.id = (SELECT run FROM idempotency_keys WHERE caller = ? AND key = ? AND created_at > ?)"
+	since := instant(s.now()).Add(-keyLifetime).UnixMicro()
+	r, err := scanRun(s.reading.db.QueryRowContext(ctx, query, caller, key, since))
+	if errors.Is(err, sql.ErrNoRows) {
+		return protocol.Run{}, protocol.Errorf(protocol.CodeNotFound, "no run has this idempotency key")
+	}
+	if err != nil {
+		return protocol.Run{}, s.readFault("read the run of an idempotency key", err)
+	}
+	return r.run(s.now())
+}
+
 // Owner returns whose run it is; CodeNotFound if there is none of this id.
 func (s *Store) Owner(ctx context.Context, runID string) (userID string, err error) {
 	err = s.reading.owner.QueryRowContext(ctx, runID).Scan(&userID)

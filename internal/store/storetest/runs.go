@@ -81,7 +81,20 @@ func unknownRunIsNotFound(t *testing.T, s Store, _ *Clock) {
 func keyAnswersForADay(t *testing.T, s Store, clock *Clock) {
 	n := NewRun("run_1", "ann")
 	n.Caller, n.IdempotencyKey = "key-holder", "k"
+	runOfKey := func(caller, key, want string) {
+		t.Helper()
+		run, err := s.RunOfKey(t.Context(), caller, key)
+		if want == "" {
+			wantCode(t, err, protocol.CodeNotFound)
+		} else if err != nil || run.RunID != want {
+			t.Errorf("the run of %s's key %s is %s, %v; want %s", caller, key, run.RunID, err, want)
+		}
+	}
+	runOfKey("key-holder", "k", "")
 	create(t, s, n)
+	runOfKey("key-holder", "k", "run_1")
+	runOfKey("another", "k", "")
+	runOfKey("key-holder", "another", "")
 	appendAll(t, s, Script("run_1", 3)...)
 	flush(t, s, "run_1")
 
@@ -94,7 +107,9 @@ func keyAnswersForADay(t *testing.T, s Store, clock *Clock) {
 	_, err = s.Run(t.Context(), "run_2")
 	wantCode(t, err, protocol.CodeNotFound)
 
+	runOfKey("key-holder", "k", "run_1")
 	clock.Advance(time.Second)
+	runOfKey("key-holder", "k", "")
 	if run := create(t, s, n); run.RunID != "run_2" {
 		t.Errorf("after a day: %s, want run_2", run.RunID)
 	}

@@ -28,6 +28,7 @@ type Store interface {
 	Append(ctx context.Context, ev protocol.Event) error
 	Flush(ctx context.Context, runID string) error
 	Run(ctx context.Context, runID string) (protocol.Run, error)
+	RunOfKey(ctx context.Context, caller, key string) (protocol.Run, error)
 	Owner(ctx context.Context, runID string) (userID string, err error)
 	Runs(ctx context.Context, q protocol.RunQuery) (protocol.RunPage, error)
 	LastSeq(ctx context.Context, runID string) (int64, error)
