@@ -28,6 +28,16 @@ test-programs: build # what tests put in the worker's place, and beside it
 	CGO_ENABLED=0 go build -trimpath -o bin/carrel-tooltest ./internal/tool/tooltest
 	CGO_ENABLED=0 go build -trimpath -o bin/carrel-lesshost ./internal/lesshost
 
+# AG-UI's own client, for TestHttpAgent. npm checks what it loads against the lock file.
+agui_client = cmd/carrel/testdata/httpagent
+.PHONY: httpagent
+httpagent: bin/httpagent/node_modules/.package-lock.json ## install AG-UI's client into bin/httpagent, for its test
+bin/httpagent/node_modules/.package-lock.json: $(agui_client)/package.json $(agui_client)/package-lock.json
+	mkdir -p bin/httpagent
+	cp $^ bin/httpagent/
+	npm ci --prefix bin/httpagent --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 .PHONY: run
 run: build ## build, then serve on loopback
 	exec bin/carrel serve
@@ -48,7 +58,7 @@ test: ## the gate: install what is missing, format, vet, lint, architecture, eve
 	scripts/gate.sh
 
 .PHONY: test-rootless
-test-rootless: test-programs tools ## the kernel tests as an ordinary user
+test-rootless: test-programs httpagent tools ## the kernel tests as an ordinary user
 	scripts/rootless.sh
 
 # The long forms of internal/ordeal's tests; the gate has the short ones.

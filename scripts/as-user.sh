@@ -46,6 +46,10 @@ if [ -n "${SANDBOX_WORKER_PATH:-}" ]; then
     [ ! -e "${SANDBOX_WORKER_PATH%/*}/$program" ] || cp "${SANDBOX_WORKER_PATH%/*}/$program" "$dir/bin/"
   done
 fi
+# The package that drives AG-UI's client finds it beside the programs as well.
+if [ -d testdata/httpagent ] && [ -d "${SANDBOX_WORKER_PATH%/*}/httpagent" ]; then
+  cp -R "${SANDBOX_WORKER_PATH%/*}/httpagent" "$dir/bin/"
+fi
 [ ! -e "$dir/bin/carrel-attacker" ] || environment+=(CARREL_TEST_ATTACKER="$dir/bin/carrel-attacker")
 for name in LANG GORACE REQUIRE_KERNEL CARREL_TEST_UPLOAD_MIB; do
   [ -z "${!name+set}" ] || environment+=("$name=${!name}")

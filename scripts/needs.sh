@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the tests need besides Go: git and a C compiler (the race detector links C),
-# and as root setpriv and useradd for the rootless half. As root, where apt is there,
+# What the tests need besides Go: git, a C compiler (the race detector links C), Node
+# and npm, and as root setpriv and useradd for the rootless half. As root, where apt is there,
 # what is missing is installed; else this says what to install, and fails.
 set -euo pipefail
 
@@ -10,6 +10,9 @@ need() { # COMMAND PACKAGE…
 }
 need go golang
 need git git
+# AG-UI's own client is tested against (make httpagent).
+need node nodejs
+need npm npm
 # A compiler without the C library's headers is none.
 printf '#include <stdlib.h>\n' | "${CC:-gcc}" -E - >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 if [ "$(id -u)" = 0 ]; then
