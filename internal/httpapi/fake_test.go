@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +28,7 @@ type fakeService struct {
 	onExec    func(ctx context.Context, user string, req protocol.ExecRequest, sink ExecSink) (protocol.ExecResult, error)
 	onEvents  func(ctx context.Context, id string, after int64) (EventReader, error)
 	onOpen    func(path string) (OpenFile, error)
+	onApprove func(runID, approvalID string) error
 	readyErr  error
 	failure   error // of every method but Ready
 
@@ -157,7 +159,13 @@ func (f *fakeService) Runs(_ context.Context, q protocol.RunQuery) (protocol.Run
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.queries = append(f.queries, q)
-	return protocol.RunPage{}, f.failure
+	var page protocol.RunPage
+	for _, r := range f.runs {
+		if q.Status != "" && r.run.Status == q.Status && r.run.UserID == q.UserID && r.run.SessionID == q.SessionID {
+			page.Runs = append(page.Runs, r.run)
+		}
+	}
+	return page, f.failure
 }
 
 func (f *fakeService) Cancel(ctx context.Context, id string) error {
@@ -173,8 +181,18 @@ func (f *fakeService) Approve(ctx context.Context, runID, approvalID string, d p
 	if _, err := f.Run(ctx, runID); err != nil {
 		return err
 	}
-	if approvalID != "apr_1" {
+	f.mu.Lock()
+	asked := slices.ContainsFunc(f.runs[runID].events, func(ev protocol.Event) bool {
+		return strings.Contains(string(ev.Data), `"approval_id":"`+approvalID+`"`)
+	})
+	f.mu.Unlock()
+	if approvalID != "apr_1" && !asked {
 		return protocol.Errorf(protocol.CodeNotFound, "no approval %q", approvalID)
+	}
+	if f.onApprove != nil {
+		if err := f.onApprove(runID, approvalID); err != nil {
+			return err
+		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
