@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -45,8 +46,14 @@ type Answer struct {
 	RunID, ApprovalID string
 }
 
-// maxRunIDBytes bounds a client's id of its run, which is told again in the answer.
-const maxRunIDBytes = 256
+const (
+	// maxRunIDBytes bounds a client's id of its run, which is told again in the answer.
+	maxRunIDBytes = 256
+	// maxMessages bounds a conversation, maxAnswers a resume: four times what an
+	// interrupt holds.
+	maxMessages = 20_000
+	maxAnswers  = 4 * maxQuestions
+)
 
 // attachmentProvider is the provider of a part's file source that is an attachment.
 const attachmentProvider = "carrel"
@@ -112,11 +119,7 @@ func members(object json.RawMessage) (map[string]json.RawMessage, error) {
 
 // isGiven tells that a member is there and holds something.
 func isGiven(value json.RawMessage) bool {
-	switch string(bytes.Join(bytes.Fields(value), nil)) {
-	case "", "null", "[]", "{}":
-		return false
-	}
-	return true
+	return !slices.Contains([]string{"", "null", "[]", "{}"}, string(bytes.TrimSpace(value)))
 }
 
 // readRest reads the members that have no effect, and which of the application's own

@@ -117,6 +117,16 @@ func TestMalformedInputIsRefusedWithTheFieldsName(t *testing.T) {
 	}
 }
 
+func TestInputIsBounded(t *testing.T) {
+	for name, one := range map[string]string{"messages": `{"id":"1","role":"tool"}`, "resume": `{"interruptId":"a","status":"cancelled"}`} {
+		list := "[" + strings.TrimSuffix(strings.Repeat(one+",", maxMessages+1), ",") + "]"
+		_, err := ReadInput(input(t, map[string]any{name: json.RawMessage(list)}))
+		if protocol.CodeOf(err) != protocol.CodeTooLarge || !strings.Contains(fmt.Sprint(err), name) {
+			t.Errorf("%d of %s: %v", maxMessages+1, name, err)
+		}
+	}
+}
+
 func TestKeyIsTheMessagesPlaceAndText(t *testing.T) {
 	key := func(thread, list string) string {
 		t.Helper()

@@ -15,6 +15,9 @@ func (in *Input) readMessages(list json.RawMessage) error {
 	if err := json.Unmarshal(list, &all); err != nil || all == nil {
 		return invalid("messages: must be an array")
 	}
+	if len(all) > maxMessages {
+		return protocol.Errorf(protocol.CodeTooLarge, "messages: %d given, at most %d are allowed", len(all), maxMessages)
+	}
 	var ids []string
 	last, content := -1, json.RawMessage(nil)
 	for i, message := range all {
@@ -75,6 +78,9 @@ func (in *Input) readResume(list json.RawMessage) error {
 	var entries []json.RawMessage
 	if len(list) > 0 && json.Unmarshal(list, &entries) != nil {
 		return invalid("resume: must be an array")
+	}
+	if len(entries) > maxAnswers {
+		return protocol.Errorf(protocol.CodeTooLarge, "resume: %d entries given, at most %d are allowed", len(entries), maxAnswers)
 	}
 	for i, entry := range entries {
 		at := fmt.Sprintf("resume[%d]", i)
