@@ -154,6 +154,8 @@ func (a asker) askOfEndings(d *daemon) {
 	a.ask("POST", "/v1/execute", `{"user_id":"eve","message":"m","attachments":[{"id":"file_none"}]}`, 404)
 	a.ask("POST", "/v1/execute", `<xml/>`, 415, "Content-Type: text/xml")
 	a.ask("POST", "/v1/execute", well, 406, "Accept: text/html")
+	const conversation = `{"threadId":"t","runId":"r","messages":[{"id":"1","role":"user","content":"echo out"}],"forwardedProps":{"carrel":{"config":{"agent":"shell"}}}}`
+	a.ask("POST", "/v1/ag-ui", conversation, 200, "X-Carrel-User: eve")
 	a.ask("POST", "/v1/users/eve/exec", `{"command":"echo out; echo err >&2; exit 3"}`, 200)
 	a.ask("POST", "/v1/users/eve/exec", `{"command":["sh","-c","echo out; echo err >&2"],"cwd":"/tmp","stdin":"x","env":{"A":"b"},"timeout_s":20}`, 200, events)
 

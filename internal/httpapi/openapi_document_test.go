@@ -279,6 +279,8 @@ func access(rule Rule) string {
 		return "admin keys, and those of the run's user; to others there is no such run"
 	case UserInBody:
 		return "admin keys, and those of the body's user"
+	case UserInHeader:
+		return "admin keys, and those of the user whom X-Carrel-User names"
 	case OwnRuns:
 		return "every key; a user's sees its own"
 	default:

@@ -120,6 +120,8 @@ func sharedParameters() map[string]*docParameter {
 		"Idempotency-Key": inHeader("Visible ASCII. The same key of the same caller within 24 h answers with the run that it started; with another request it is `conflict`.", &jsonschema.Schema{Type: "string", MinLength: new(uint64(1)), MaxLength: new(uint64(maxIdempotencyBytes)), Pattern: "^[!-~]+$"}),
 		"Last-Event-ID":   inHeader("The `id` of the last event that was seen; an EventSource sends it by itself.", &jsonschema.Schema{Type: "integer", Minimum: "0"}),
 
+		"X-Carrel-User": inHeader("For whom the request is made, percent-encoded as in a path. Only a user key may leave it out.", words),
+
 		"Range":               inHeader("Parts of the file.", words),
 		"If-Range":            inHeader("Range counts only if the file is still this one.", words),
 		"If-Match":            inHeader("ETags, or `*`: 412 unless what is there has one of them.", words),

@@ -16,7 +16,7 @@ func operations(t *testing.T, s *schemas) map[string]operation {
 	run, command := streams(t, s)
 	table := map[string]operation{}
 	for _, part := range []map[string]operation{
-		runOperations(s, run), sandboxOperations(s, command), userOperations(s), fileOperations(s), daemonOperations(s),
+		runOperations(s, run), aguiOperations(s), sandboxOperations(s, command), userOperations(s), fileOperations(s), daemonOperations(s),
 	} {
 		maps.Copy(table, part)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/invopop/jsonschema"
 
+	"carrel/internal/agui"
 	"carrel/protocol"
 )
 
@@ -44,7 +45,7 @@ func newSchemas(t *testing.T) *schemas {
 		Namer:                     func(t reflect.Type) string { return schemaName(t) },
 	}
 	t.Chdir("../..") // the library makes import paths of the paths it walks
-	for _, dir := range []string{"./protocol", "./internal/httpapi"} {
+	for _, dir := range []string{"./protocol", "./internal/httpapi", "./internal/agui"} {
 		if err := s.reflector.AddGoComments("carrel", dir, jsonschema.WithFullComment()); err != nil {
 			t.Fatal(err)
 		}
@@ -55,6 +56,9 @@ func newSchemas(t *testing.T) *schemas {
 func schemaName(t reflect.Type) string {
 	if t == reflect.TypeFor[healthAnswer]() {
 		return "Health"
+	}
+	if t.PkgPath() == "carrel/internal/agui" {
+		return "AGUI" + t.Name()
 	}
 	return t.Name()
 }
@@ -226,6 +230,8 @@ func refinements() map[string]func(*jsonschema.Schema) {
 		"Sandbox.isolation":          oneOf("strict", "degraded"),
 		"Problem.type":               func(p *jsonschema.Schema) { p.Const = "about:blank" },
 		"Health.status":              oneOf("ok", "ready"),
+		"AGUIEvent.type":             oneOf(aguiEventTypes()...),
+		"AGUIOutcome.type":           oneOf(agui.Success, agui.Interrupted, agui.Cancelled),
 		"Transcript.entries":         object,
 		"AttachmentInfo.sha256":      func(p *jsonschema.Schema) { p.Pattern = "^[0-9a-f]{64}$" },
 		"FileInfo.mode":              func(p *jsonschema.Schema) { p.Pattern = "^[0-7]+$" },

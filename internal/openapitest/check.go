@@ -127,7 +127,7 @@ func (d *Document) checkBody(x *Exchange, op operation, at string, response node
 	switch {
 	case x.Method == http.MethodHead:
 	case media == "text/event-stream":
-		err = d.checkFrames(x, described)
+		err = d.checkFrames(x, described, schema)
 	case media == problemMediaType:
 		codes, _ := op.node["x-codes"].([]any)
 		err = d.checkProblem(x, codes)
@@ -174,8 +174,9 @@ func (d *Document) checkProblem(x *Exchange, codes []any) error {
 	return nil
 }
 
-// checkFrames checks the frames of a stream, each by its event.
-func (d *Document) checkFrames(x *Exchange, described node) error {
+// checkFrames checks the frames of a stream, each by its event. Where the document names
+// no events, frames have none, and are all of the stream's one schema.
+func (d *Document) checkFrames(x *Exchange, described node, schema string) error {
 	frames, err := readFrames(x.Body, x.Cut)
 	if err != nil {
 		return err
@@ -183,6 +184,9 @@ func (d *Document) checkFrames(x *Exchange, described node) error {
 	events := objects(described["x-sse-events"])
 	for _, f := range frames {
 		ref, ok := strings.CutPrefix(text(events[f.event]["$ref"]), "#")
+		if len(events) == 0 && f.event == "" {
+			ref, ok = schema, true
+		}
 		if !ok {
 			return fmt.Errorf("event %q is not among the stream's x-sse-events", f.event)
 		}
