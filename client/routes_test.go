@@ -144,6 +144,9 @@ func TestEveryRouteOfTheAPIIsReached(t *testing.T) {
 	rows := reaching(c, t)
 	for _, route := range httpapi.Routes() {
 		name := route.Method + " " + route.Pattern
+		if name == "POST /v1/ag-ui" {
+			continue // another protocol, which has clients of its own
+		}
 		calls, ok := rows[name]
 		if delete(rows, name); !ok {
 			t.Errorf("no method of the client reaches %s", name)
