@@ -162,6 +162,8 @@ func keyExchanges() []exchange {
 		{id: "idempotency", title: "have the run of another's idempotency key", stoppedBy: []string{"httpapi:idempotency-scope"}, attack: repeatKey(ana), control: repeatKey(bob)},
 		{id: "attachment", title: "name another's attachment in a run of one's own", stoppedBy: []string{ruleOwn}, attack: useFile(ana), control: useFile(bob)},
 		{id: "approval", title: "answer what another is asked", stoppedBy: []string{ruleOwn}, attack: approve(ana), control: approve(bob)},
+		{id: "ag-ui", title: "start a run as another, whom AG-UI's header names", stoppedBy: []string{ruleOwn}, attack: converse(ana), control: converse(bob)},
+		{id: "ag-ui-resume", title: "answer through AG-UI what another is asked", stoppedBy: []string{ruleOwn}, attack: resume(ana), control: resume(bob)},
 		{id: "rebind", title: "come by a name that was bound to loopback (DNS rebinding)", stoppedBy: []string{ruleRebind}, attack: list(http.Header{"Host": {"evil.example"}}), control: list(nil)},
 		{id: "origin", title: "start a run from a foreign web page", stoppedBy: []string{ruleRebind}, attack: execute(http.Header{"Origin": {"https://evil.example"}}), control: execute(nil)},
 	}
@@ -224,20 +226,62 @@ func useFile(who string) func(context.Context, *daemon) error {
 // approve lets somebody answer what bob's run asks.
 func approve(who string) func(context.Context, *daemon) error {
 	return func(ctx context.Context, d *daemon) error {
-		run, err := d.begin(ctx, bob, attack.TrickAsk, "")
+		run, err := d.asked(ctx)
 		if err != nil {
 			return err
-		}
-		for ev, err := range d.client.Events(ctx, run.RunID, 0) {
-			if err != nil {
-				return err
-			}
-			if ev.Type == protocol.EventApprovalRequested {
-				break
-			}
 		}
 		return d.granted(ctx, request{
 			key: d.keys[who], method: http.MethodPost, path: "/v1/runs/" + run.RunID + "/approvals/" + attack.AskedID, body: `{"decision":"allow"}`,
 		})
+	}
+}
+
+// asked is a run of bob's that waits for an answer.
+func (d *daemon) asked(ctx context.Context) (protocol.Run, error) {
+	run, err := d.begin(ctx, bob, attack.TrickAsk, "")
+	if err != nil {
+		return run, err
+	}
+	for ev, err := range d.client.Events(ctx, run.RunID, 0) {
+		if err != nil {
+			return run, err
+		}
+		if ev.Type == protocol.EventApprovalRequested {
+			break
+		}
+	}
+	return run, nil
+}
+
+// converse sends a message for bob by AG-UI.
+func converse(who string) func(context.Context, *daemon) error {
+	return func(ctx context.Context, d *daemon) error {
+		return d.granted(ctx, request{
+			key: d.keys[who], method: http.MethodPost, path: "/v1/ag-ui", header: http.Header{"X-Carrel-User": {bob}},
+			body: `{"threadId":"t","runId":"r","messages":[{"id":"1","role":"user","content":"hostile honest"}]}`,
+		})
+	}
+}
+
+// resume answers what bob's run asks by AG-UI, in the thread that it is of. The answer
+// begins once the question is answered; how the run goes on is not waited for.
+func resume(who string) func(context.Context, *daemon) error {
+	return func(ctx context.Context, d *daemon) error {
+		run, err := d.asked(ctx)
+		if err != nil {
+			return err
+		}
+		resp, err := d.send(ctx, request{
+			key: d.keys[who], method: http.MethodPost, path: "/v1/ag-ui", header: http.Header{"X-Carrel-User": {who}},
+			body: `{"threadId":"` + run.SessionID + `","runId":"r","messages":[],"resume":[{"interruptId":"` + run.RunID + `.` + attack.AskedID + `","status":"resolved","payload":{"approved":true}}]}`,
+		})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = resp.Body.Close() }()
+		if resp.StatusCode >= http.StatusMultipleChoices {
+			return fmt.Errorf("%s", resp.Status)
+		}
+		return nil
 	}
 }
