@@ -245,6 +245,7 @@ func (a *api) showAGUI(w http.ResponseWriter, r *http.Request, view *aguiView) e
 	if err := s.append(frames(view.first)); err != nil {
 		return err
 	}
+	view.first = nil       // a snapshot may be a whole conversation
 	var deadline time.Time // for what is asked together; zero: nothing is asked
 	for !view.run.Ended() {
 		waits, held := view.run.Waits()

@@ -38,6 +38,10 @@ const pets = `{
         "operationId": "putPet",
         "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Pet"}}}},
         "responses": {"204": {"description": "done"}}
+      },
+      "post": {
+        "operationId": "watchPet",
+        "responses": {"200": {"description": "it", "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Pet"}}}}}
       }
     },
     "/files/{path}": {
@@ -88,6 +92,12 @@ func TestAnswerThatIsNotAsDocumentedIsFound(t *testing.T) {
 			*x = Exchange{Method: http.MethodPut, URL: &url.URL{Path: "/pets/1"}, Request: http.Header{}, RequestBody: []byte(body), Status: 204, Answer: http.Header{}}
 		}
 	}
+	nameless := func(body string) func(*Exchange) {
+		return func(x *Exchange) {
+			*x = Exchange{Method: http.MethodPost, URL: &url.URL{Path: "/pets/1"}, Request: http.Header{}, Status: 200, Body: []byte(body)}
+			x.Answer = http.Header{"Content-Type": {"text/event-stream"}}
+		}
+	}
 	for _, tt := range []struct {
 		name   string
 		change func(*Exchange)
@@ -117,6 +127,9 @@ func TestAnswerThatIsNotAsDocumentedIsFound(t *testing.T) {
 		{"a stream that ends within a frame", stream("event: PET\ndata: {}\n"), "within a frame"},
 		{"an event has another shape", stream("event: PET\ndata: {}\n\n"), "missing property 'name'"},
 		{"an event is not documented", stream("event: CAT\ndata: {\"name\": \"Tom\"}\n\n"), `event "CAT" is not among`},
+		{"a stream without names", nameless("data: {\"name\": \"Rex\"}\n\n"), ""},
+		{"a nameless event has another shape", nameless("data: {}\n\n"), "missing property 'name'"},
+		{"an event has a name where none has", nameless("event: PET\ndata: {\"name\": \"Rex\"}\n\n"), `event "PET" is not among`},
 		{"a line that is no field", stream("hello\n\n"), `the line "hello"`},
 
 		{"a problem", problem(`{"status": 404, "code": "not_found"}`), ""},
@@ -165,7 +178,7 @@ func TestOnlyGoodAnswersAreCounted(t *testing.T) {
 	if seen := d.Seen(); len(seen.Answers) != 1 || seen.Answers["getPet 200 application/json"] != 1 {
 		t.Errorf("seen %v", seen)
 	}
-	want := "answer getFile 200 application/octet-stream, answer getPet 200 text/event-stream, answer putPet 204, code not_found, event PET"
+	want := "answer getFile 200 application/octet-stream, answer getPet 200 text/event-stream, answer putPet 204, answer watchPet 200 text/event-stream, code not_found, event PET"
 	if unseen := strings.Join(d.Unseen(), ", "); unseen != want {
 		t.Errorf("unseen: %s", unseen)
 	}
