@@ -269,7 +269,7 @@ func TestHostileEventsAreShownAsRaw(t *testing.T) {
 func TestCallsAreKnownUpToABound(t *testing.T) {
 	r := NewRun("s", "r", ours)
 	check := &rules{begun: true}
-	for i := range 3 * maxCalls {
+	for i := range maxCalls + 10 {
 		var rec record
 		rec.add(protocol.EventToolCallStart, protocol.ToolCallStart{ID: fmt.Sprint(i)}).
 			add(protocol.EventToolCallArgs, protocol.ToolCallArgs{ID: "0", Delta: "x"})
