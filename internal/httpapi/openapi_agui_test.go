@@ -75,8 +75,8 @@ func aguiInput() *jsonschema.Schema {
 		"messages": list("The conversation; its last message of the user is what is run.", open([]string{"id", "role"}, map[string]*jsonschema.Schema{
 			"id": words, "role": words, "content": {Description: "A text, or parts."},
 		})),
-		"tools":          list("Without effect.", nil),
-		"context":        list("Without effect.", nil),
+		"tools":          list("Without effect.", &jsonschema.Schema{}),
+		"context":        list("Without effect.", &jsonschema.Schema{}),
 		"forwardedProps": open(nil, map[string]*jsonschema.Schema{"carrel": config}),
 		"resume": list("Answers to the interrupts that ended the thread's last run.", open([]string{"interruptId", "status"}, map[string]*jsonschema.Schema{
 			"interruptId": words,

@@ -57,6 +57,9 @@ func schemaName(t reflect.Type) string {
 	if t == reflect.TypeFor[healthAnswer]() {
 		return "Health"
 	}
+	if t == reflect.TypeFor[agui.Event]() {
+		return "AGUIFrame" // the page of the API tells of our own events as such
+	}
 	if t.PkgPath() == "carrel/internal/agui" {
 		return "AGUI" + t.Name()
 	}
@@ -230,7 +233,7 @@ func refinements() map[string]func(*jsonschema.Schema) {
 		"Sandbox.isolation":          oneOf("strict", "degraded"),
 		"Problem.type":               func(p *jsonschema.Schema) { p.Const = "about:blank" },
 		"Health.status":              oneOf("ok", "ready"),
-		"AGUIEvent.type":             oneOf(aguiEventTypes()...),
+		"AGUIFrame.type":             oneOf(aguiEventTypes()...),
 		"AGUIOutcome.type":           oneOf(agui.Success, agui.Interrupted, agui.Cancelled),
 		"Transcript.entries":         object,
 		"AttachmentInfo.sha256":      func(p *jsonschema.Schema) { p.Pattern = "^[0-9a-f]{64}$" },
