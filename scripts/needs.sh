@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What the tests need besides Go: git, a C compiler (the race detector links C), Node
-# and npm, and as root setpriv and useradd for the rootless half. As root, where apt is there,
+# and npm, Python, the shells that are completed in and what reads a man page, and as
+# root setpriv and useradd for the rootless half. As root, where apt is there,
 # what is missing is installed; else this says what to install, and fails.
 set -euo pipefail
 
@@ -13,6 +14,12 @@ need git git
 # AG-UI's own client is tested against (make httpagent).
 need node nodejs
 need npm npm
+need python3 python3
+# Completion is tried in each shell, the man page by both of its readers.
+need zsh zsh
+need fish fish
+need groff groff
+need mandoc mandoc
 # A compiler without the C library's headers is none.
 printf '#include <stdlib.h>\n' | "${CC:-gcc}" -E - >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 if [ "$(id -u)" = 0 ]; then
