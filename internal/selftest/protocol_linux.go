@@ -100,7 +100,7 @@ func forge(ctx context.Context, d *daemon, trick attack.Trick, about string) err
 // told is what the daemon said of a run that came to nothing.
 func told(run protocol.Run) error {
 	if run.Error != nil {
-		return fmt.Errorf("%s: %s", run.Error.Code, run.Error.Message)
+		return fmt.Errorf("%w: %s", run.Error.Code, run.Error.Message)
 	}
 	return errNothing
 }
