@@ -27,6 +27,9 @@ type Options struct {
 	Rows []attack.Row
 	// Ways are how sandboxes come to be; nil = all that there are for this user.
 	Ways []Way
+	// Log takes what the workers that are attacked say on stderr; nil = nobody does.
+	// It is no terminal's: a worker whose line is cut says so, and that is no finding.
+	Log *os.File
 	// Progress, if set, is told of each row that was tried, of all that will be.
 	Progress func(tried, all int)
 }

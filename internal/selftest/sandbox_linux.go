@@ -51,6 +51,13 @@ func (s *session) newSandbox(ctx context.Context, program string, way Way, neigh
 	}
 	defer func() { _ = stdout.Close() }()
 	b.out = out
+	stderr := s.Log
+	if stderr == nil {
+		if stderr, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0); err != nil {
+			return nil, err
+		}
+		defer func() { _ = stderr.Close() }()
+	}
 	// A line to the broker, as every worker has one: the row about inherited
 	// descriptors must not find it in the tool tier.
 	line, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -62,7 +69,7 @@ func (s *session) newSandbox(ctx context.Context, program string, way Way, neigh
 	defer func() { _ = theirs.Close() }()
 	b.trial, err = jail.NewTrial(ctx, jail.TrialOptions{
 		Worker: program, UserID: userID, Env: append(jail.BaseEnv(userID, nil), env...), Without: s.Without,
-		Limits: attack.Limits(), Warm: way == Warm, Stdio: [3]*os.File{stdin, stdout, os.Stderr}, Broker: theirs,
+		Limits: attack.Limits(), Warm: way == Warm, Stdio: [3]*os.File{stdin, stdout, stderr}, Broker: theirs,
 	})
 	if err != nil {
 		return nil, err

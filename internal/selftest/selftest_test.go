@@ -2,11 +2,13 @@ package selftest_test
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -75,7 +77,33 @@ func options(t *testing.T) selftest.Options {
 	if err != nil {
 		cannot(t, err.Error())
 	}
-	return selftest.Options{Worker: p.worker, Attacker: p.attacker, Rows: attack.Rows()}
+	return selftest.Options{Worker: p.worker, Attacker: p.attacker, Rows: attack.Rows(), Log: workersLog(t)}
+}
+
+// workersLog is shown where the test fails, and not before: lines of other processes
+// between those of the test would tear them.
+func workersLog(t *testing.T) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := make(chan []byte)
+	go func() {
+		text, _ := io.ReadAll(io.LimitReader(r, 64<<10))
+		_, _ = io.Copy(io.Discard, r)
+		said <- text
+	}()
+	t.Cleanup(func() {
+		_ = w.Close()
+		// A worker that outlives its test holds the other end: the log is not for that.
+		_ = r.SetReadDeadline(time.Now().Add(time.Second))
+		if text := <-said; t.Failed() && len(text) > 0 {
+			t.Logf("the workers said: %s", text)
+		}
+		_ = r.Close()
+	})
+	return w
 }
 
 // TestEveryRowHolds tries the whole table. A row that is not applicable here must be

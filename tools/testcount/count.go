@@ -34,7 +34,8 @@ type line struct{ test, text string }
 // and counts itself only where it failed and none of them did. Each of these counts
 // as one failure besides: a test that never ended, a package that failed with all
 // its tests passing (TestMain, a leaked goroutine) or that did not build, a package
-// without a result, and a run without any test.
+// without a result, and a run without any test. A subtest of a test that passed has
+// passed: what says so can be lost among what others write to the same pipe.
 func count(in io.Reader, out io.Writer) (Record, error) {
 	var sum Record
 	open := map[string]*pkg{}
@@ -111,11 +112,18 @@ func (p *pkg) result(e event) {
 // end counts a package that has ended and prints its line. note, where given, says
 // what is wrong with the package itself.
 func (p *pkg) end(sum *Record, e event, note string, out io.Writer) {
+	for name, result := range p.tests {
+		if result == "" && p.passedAbove(name) {
+			p.tests[name] = "pass"
+		}
+	}
 	passed, failed, skipped := 0, 0, 0
 	for _, name := range slices.Sorted(maps.Keys(p.tests)) {
 		switch result := p.tests[name]; {
-		case result == "pass" && p.isLeaf(name):
-			passed++
+		case result == "pass":
+			if p.isLeaf(name) {
+				passed++
+			}
 			sum.Ran = append(sum.Ran, e.Package+"."+name)
 		case result == "skip" && p.isLeaf(name):
 			skipped++
@@ -181,6 +189,17 @@ func (p *pkg) isLeaf(name string) bool {
 func (p *pkg) failsBelow(name string) bool {
 	for other, result := range p.tests {
 		if strings.HasPrefix(other, name+"/") && (result == "fail" || result == "") {
+			return true
+		}
+	}
+	return false
+}
+
+// passedAbove reports whether the test that name is a subtest of has passed: it
+// cannot before each of its subtests has ended, and passed or was skipped.
+func (p *pkg) passedAbove(name string) bool {
+	for i, c := range name {
+		if c == '/' && p.tests[name[:i]] == "pass" {
 			return true
 		}
 	}

@@ -35,6 +35,24 @@ func TestCountsLeafTestsAndWhatHasNoTest(t *testing.T) {
 			prints: "the second is wrong\n",
 		},
 		{
+			name: "a subtest whose ending is lost passed with its parent",
+			events: `{"Action":"run","Package":"a","Test":"TestX"}
+{"Action":"run","Package":"a","Test":"TestX/one"}
+{"Action":"run","Package":"a","Test":"TestX/one/deep"}
+{"Action":"pass","Package":"a","Test":"TestX"}
+{"Action":"pass","Package":"a"}`,
+			want:   Record{Passed: 1, Ran: []string{"a.TestX", "a.TestX/one", "a.TestX/one/deep"}},
+			prints: "ok    a ",
+		},
+		{
+			name: "a subtest that never ended counts",
+			events: `{"Action":"run","Package":"a","Test":"TestX"}
+{"Action":"run","Package":"a","Test":"TestX/one"}
+{"Action":"fail","Package":"a"}`,
+			want:   Record{Failed: 1},
+			prints: "--- did not end: TestX/one\n",
+		},
+		{
 			name: "a parent that fails by itself counts",
 			events: `{"Action":"run","Package":"a","Test":"TestX"}
 {"Action":"run","Package":"a","Test":"TestX/one"}
