@@ -137,6 +137,7 @@ var rooms = []room{
 	// The host half.
 	{
 		path:    "internal/cgroup",
+		rooms:   []string{"internal/beneath"},
 		foreign: []string{"golang.org/x/sys/unix"},
 		why:     "the kernel's own bounds around a sandbox; it knows no sandbox",
 	},

@@ -8,6 +8,8 @@ import (
 	"path"
 
 	"golang.org/x/sys/unix"
+
+	"carrel/internal/beneath"
 )
 
 // fileBytes is more than any kernel file read here holds: cgroup.procs of a group
@@ -26,11 +28,6 @@ func (linux) read(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return readAll(f)
-}
-
-// readAll reads f up to fileBytes and closes it.
-func readAll(f *os.File) (string, error) {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, fileBytes))
 	return string(b), err
@@ -46,7 +43,7 @@ func (linux) open(dir string) (tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &directory{root: root, name: dir}, nil
+	return newDirectory(root, dir)
 }
 
 func (linux) pin(pid int) (pinned, error) {
@@ -67,18 +64,42 @@ func (p pidfd) kill() error {
 // descriptors beneath it.
 type directory struct {
 	root   *os.Root
-	name   string // host path, for messages
+	at     *os.File // the same, for what is read with every run
+	name   string   // host path, for messages
 	locked *os.File
+}
+
+func newDirectory(root *os.Root, name string) (*directory, error) {
+	at, err := root.Open(".")
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return &directory{root: root, at: at, name: name}, nil
 }
 
 func (d *directory) path() string { return d.name }
 
+// read takes four system calls, where a file of os.Root takes nine and more.
 func (d *directory) read(name string) (string, error) {
-	f, err := d.root.Open(name)
+	fd, err := beneath.Open(int(d.at.Fd()), name, unix.O_RDONLY, 0)
 	if err != nil {
-		return "", err
+		return "", &os.PathError{Op: "openat2", Path: path.Join(d.name, name), Err: err}
 	}
-	return readAll(f)
+	defer beneath.Close(fd)
+	var text []byte
+	for buf := make([]byte, 4<<10); len(text) < fileBytes; {
+		n, err := unix.Read(fd, buf)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return "", &os.PathError{Op: "read", Path: path.Join(d.name, name), Err: err}
+		case n == 0:
+			return string(text), nil
+		default:
+			text = append(text, buf[:n]...)
+		}
+	}
+	return string(text), nil
 }
 
 func (d *directory) write(name, value string) error {
@@ -119,7 +140,7 @@ func (d *directory) open(name string) (tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &directory{root: root, name: path.Join(d.name, name)}, nil
+	return newDirectory(root, path.Join(d.name, name))
 }
 
 func (d *directory) dir(name string) (*os.File, error) { return d.root.Open(name) }
@@ -141,5 +162,5 @@ func (d *directory) Close() error {
 	if d.locked != nil {
 		_ = d.locked.Close()
 	}
-	return d.root.Close()
+	return errors.Join(d.at.Close(), d.root.Close())
 }

@@ -33,7 +33,7 @@ func (c *Cgroups) sweep(ctx context.Context, hierarchies []*hierarchy) error {
 	var errs []error
 	left := make([][]string, len(hierarchies))
 	for i, y := range hierarchies {
-		groups, err := beneath(y.ours, ".", 0)
+		groups, err := groupsIn(y.ours, ".", 0)
 		errs = append(errs, err)
 		for _, g := range groups {
 			pids, err := processes(y.ours, g)
@@ -53,8 +53,8 @@ func (c *Cgroups) sweep(ctx context.Context, hierarchies []*hierarchy) error {
 	return errors.Join(errs...)
 }
 
-// beneath lists the groups in name, deepest first.
-func beneath(t tree, name string, depth int) ([]string, error) {
+// groupsIn lists the groups in name, deepest first.
+func groupsIn(t tree, name string, depth int) ([]string, error) {
 	const deepest = 32 // what is below stays, and the removal of what is above says so
 	if depth == deepest {
 		return nil, nil
@@ -69,7 +69,7 @@ func beneath(t tree, name string, depth int) ([]string, error) {
 	var all []string
 	for _, n := range names {
 		n = path.Join(name, n)
-		below, err := beneath(t, n, depth+1)
+		below, err := groupsIn(t, n, depth+1)
 		if err != nil {
 			return nil, err
 		}
