@@ -61,6 +61,9 @@ func (s *session) listen(ctx context.Context, target *attack.Target) (_ *outside
 		return nil, err
 	}
 	target.Daemon, target.Sought = os.Getpid(), attack.Backwards(s.secret)
+	if target.DaemonSID, err = unix.Getsid(0); err != nil {
+		return nil, err
+	}
 	if err := o.plant(s.secret, target); err != nil {
 		return nil, fmt.Errorf("plant on the host: %w", err)
 	}

@@ -55,11 +55,14 @@ func hostRows() []Row {
 	return append(rows, searchRows()...)
 }
 
-// onDaemon goes by a number of the host's, which a process of a sandbox may have.
+// onDaemon goes by a number of the host's, which a process or a thread of the sandbox
+// may have as well: that one is in another session.
 func onDaemon(attack func(pid int) error) func(*Target) error {
 	return func(t *Target) error {
-		if t.inSandbox() && slices.Contains([]int{t.PID, t.HostPID, t.Sibling, t.SiblingHost, os.Getpid()}, t.Daemon) {
-			return fmt.Errorf("another process has this number: %w", errStopped)
+		sid, err := unix.Getsid(t.Daemon)
+		isOurs := err == nil && sid != t.DaemonSID || slices.Contains([]int{t.PID, t.HostPID, t.Sibling, t.SiblingHost, os.Getpid()}, t.Daemon)
+		if t.inSandbox() && isOurs {
+			return fmt.Errorf("a process of the sandbox has this number: %w", errStopped)
 		}
 		return attack(t.Daemon)
 	}

@@ -31,6 +31,7 @@ type Target struct {
 	Sibling     int    `json:"sibling,omitempty"`      // a command of another run
 	SiblingHost int    `json:"sibling_host,omitempty"` // its tool host
 	Daemon      int    `json:"daemon,omitempty"`       // whoever judges, by the host's number
+	DaemonSID   int    `json:"daemon_sid,omitempty"`   // its session, by which a process of the sandbox with its number is told
 	Home        string `json:"home"`                   // directory that no tool may see, "secret" and "broker.sock" in it
 	Planted     string `json:"planted"`                // the workspace, with what is planted there from outside
 	Program     string `json:"program"`                // the worker's program
