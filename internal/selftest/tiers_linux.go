@@ -28,8 +28,10 @@ func (s *session) attackTools(ctx context.Context, way Way) (err error) {
 			err = errors.Join(err, c.end())
 		}
 	}()
-	for _, r := range s.of(attack.Tool) {
-		if c == nil {
+	rows := s.of(attack.Tool)
+	for len(rows) > 0 {
+		fresh := c == nil
+		if fresh {
 			if c, err = s.converse(ctx, way, target); err != nil {
 				return err
 			}
@@ -37,8 +39,13 @@ func (s *session) attackTools(ctx context.Context, way Way) (err error) {
 		if err := c.keepSibling(ctx, s.secret, &target); err != nil {
 			return err
 		}
-		got, err := c.try(ctx, r, target)
-		s.keep(r.ID, got)
+		got, err := c.try(ctx, rows[0], target)
+		// One without a result is tried once more, in a sandbox that has seen no other:
+		// what earlier ones left behind may have ended it.
+		if got != nil || fresh {
+			s.keep(rows[0].ID, got)
+			rows = rows[1:]
+		}
 		// What a row that succeeded did to its sandbox, it did to the next row's.
 		if err != nil || got == nil || got.Succeeded {
 			if ctx.Err() != nil {
@@ -69,7 +76,8 @@ func (c *conversation) try(ctx context.Context, r attack.Row, target attack.Targ
 }
 
 // attackWorker runs all rows of the worker tier in one process, which stands in the
-// worker's place. One that a row ended is followed by another for the rest.
+// worker's place. One that ended early is followed by another for the rest, from the
+// row without a result on: only the first row of a process is known to have ended it.
 func (s *session) attackWorker(ctx context.Context, way Way) error {
 	rows := s.of(attack.Worker)
 	for len(rows) > 0 {
@@ -77,12 +85,12 @@ func (s *session) attackWorker(ctx context.Context, way Way) error {
 		if err != nil {
 			return err
 		}
-		for len(rows) > 0 && got[rows[0].ID] != nil {
-			s.keep(rows[0].ID, got[rows[0].ID])
+		if got[rows[0].ID] == nil {
+			s.keep(rows[0].ID, nil)
 			rows = rows[1:]
 		}
-		if len(rows) > 0 {
-			s.keep(rows[0].ID, nil)
+		for len(rows) > 0 && got[rows[0].ID] != nil {
+			s.keep(rows[0].ID, got[rows[0].ID])
 			rows = rows[1:]
 		}
 	}
