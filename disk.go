@@ -39,8 +39,9 @@ const (
 	// lookAtMost is the longest pause between two looks, even if that costs more:
 	// a tree that takes long to walk must not be left alone.
 	lookAtMost = 30 * time.Second
-	// firstLook is how long a run waits at most for the look before it starts. Of a
-	// user who is past the quota it waits up to lookAtMost.
+	// firstLook is the longest look that is taken beside the start of a run, for what
+	// was there before. A run of a user who is past the quota waits for it, up to
+	// lookAtMost.
 	firstLook = 20 * time.Millisecond
 	// maxUncounted is how many looks in a row may fail. A tree in constant motion
 	// can escape being counted, but not for longer.
@@ -123,22 +124,26 @@ func (w *diskWatch) begin(ctx context.Context, userID string) (context.Context, 
 	}
 	watched, cancel := context.WithCancelCause(ctx)
 	r := &diskRun{watch: w, cancel: cancel, low: -1}
-	patience, err := w.enter(r, userID)
-	if err != nil {
+	isOver, took, err := w.enter(r, userID)
+	switch {
+	case err != nil:
 		cancel(nil)
 		return ctx, nil, err
-	}
-	if patience > 0 {
-		look, stop := context.WithTimeout(watched, patience)
+	case isOver:
+		look, stop := context.WithTimeout(watched, lookAtMost)
 		defer stop()
 		w.look(look, r.user)
+	case took < firstLook:
+		// What the run has written by then counts as there before: less than it takes
+		// to start a command, and the looks to come see the rest.
+		w.wg.Go(func() { w.look(watched, r.user) })
 	}
 	return watched, r, nil
 }
 
-// enter adds a run to its user's, and tells how long a look before it starts may
-// take: none where the last one took too long.
-func (w *diskWatch) enter(r *diskRun, userID string) (patience time.Duration, err error) {
+// enter adds a run to its user's, and tells whether the user was past the quota as last
+// seen, and how long that look took.
+func (w *diskWatch) enter(r *diskRun, userID string) (isOver bool, took time.Duration, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	u := w.users[userID]
@@ -149,7 +154,7 @@ func (w *diskWatch) enter(r *diskRun, userID string) (patience time.Duration, er
 	if wait := time.Until(u.until); wait > 0 {
 		err := w.exceeded(u.low, fmt.Sprintf("the last runs went on writing; the next may start in %s, and should delete files", wait.Round(time.Second)))
 		err.RetryAfter = wait
-		return 0, err
+		return false, 0, err
 	}
 	r.user = u
 	u.runs[r] = true
@@ -157,14 +162,7 @@ func (w *diskWatch) enter(r *diskRun, userID string) (patience time.Duration, er
 		u.watched = true
 		w.wg.Go(func() { w.follow(u) })
 	}
-	switch {
-	case u.isOver:
-		return lookAtMost, nil
-	case u.took < firstLook:
-		return firstLook, nil
-	default:
-		return 0, nil
-	}
+	return u.isOver, u.took, nil
 }
 
 // end ends the watching of a run.

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -42,6 +43,9 @@ func sizes() size {
 	}
 }
 
+// webPool is the home-made pool as its callers meet it; the others are without HTTP.
+const webPool = "FastAPI pool"
+
 // field is everything that takes part.
 type field struct {
 	t       *testing.T
@@ -52,6 +56,7 @@ type field struct {
 	cold, warm, sender *ordeal.Daemon // without and with warm workers; with standin as the worker
 	relay              *relay
 	pools              map[string]*pool
+	web                string // the address of the pool that speaks HTTP; it may not be here
 	others             map[string]command
 	users              int
 }
@@ -101,6 +106,7 @@ func newField(t *testing.T) *field {
 			f.pools[name] = p
 		}
 	}
+	f.web = newWebPool(t, f.results)
 	f.relay = newRelay(t, f.standin)
 	f.warm = f.serve("SANDBOX_WARM_WORKERS=2")
 	return f
@@ -214,17 +220,35 @@ func (f *field) firstEvents() {
 			return all
 		}
 	}
+	web := func(name string, user func() string, after func()) subject {
+		s := subject{name: webPool + ", " + name}
+		if f.web != "" {
+			s.take = func() []float64 {
+				var all []float64
+				for range each {
+					all = append(all, milliseconds(stream(t, f.web, user(), "1", nil)))
+					after()
+				}
+				return all
+			}
+		}
+		return s
+	}
 	nothing := func() {}
 	bound := func() string { return "bound" }
 	stream(t, f.cold.URL, bound(), "true", nil)
 	stream(t, f.relay.URL, "", order(1, 0), nil)
+	if f.web != "" {
+		stream(t, f.web, bound(), "1", nil)
+	}
 	f.results.run(t, contest{
 		name: "first event", unit: "ms", beside: "python pool, cold", rounds: f.size.rounds,
 		subjects: subjects(
 			f.poolTime("python pool", "cold"), f.poolTime("node pool", "cold"),
+			web("cold", f.newUser, func() { call(t, http.MethodDelete, f.web+"/v1/users/"+userName(f.users), nil, nil) }),
 			subject{"carrel, cold", first(f.cold, f.newUser, nothing, func() { f.retire(f.cold, f.users) })},
 			subject{"carrel, warm pool", first(f.warm, f.newUser, func() { f.ready(f.warm, 2) }, func() { f.retire(f.warm, f.users) })},
-			f.poolTime("python pool", "bound"), f.poolTime("node pool", "bound"),
+			f.poolTime("python pool", "bound"), f.poolTime("node pool", "bound"), web("bound", bound, nothing),
 			subject{"carrel, bound", first(f.cold, bound, nothing, nothing)},
 			subject{"bare Go relay, bound", func() []float64 {
 				var all []float64
@@ -235,6 +259,7 @@ func (f *field) firstEvents() {
 			}},
 		),
 		targets: []target{
+			{subject: "carrel, bound", beside: webPool + ", bound", at: 0.5, times: 1},
 			{subject: "carrel, bound", beside: "python pool, bound", at: 0.5, times: 1},
 			{subject: "carrel, bound", beside: "bare Go relay, bound", at: 0.5, times: 1.5},
 			{subject: "carrel, warm pool", beside: "python pool, cold", at: 0.5, times: 0.2},

@@ -75,6 +75,39 @@ func (p *pool) milliseconds(command string, n int) func() []float64 {
 	}
 }
 
+// newWebPool starts the home-made pool that speaks HTTP, and gives its address; none, if
+// its libraries are not here. They are Debian's, so the interpreter is as well.
+func newWebPool(t *testing.T, r *Results) (url string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", "testdata/pool_http.py")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var words strings.Builder
+	cmd.Stderr = &words
+	port := ""
+	if err = cmd.Start(); err == nil {
+		port, err = bufio.NewReader(out).ReadString('\n')
+	}
+	if err != nil {
+		_, _ = in.Close(), cmd.Wait()
+		lines := strings.Split(strings.TrimSpace(words.String()), "\n")
+		r.LeftOut = append(r.LeftOut, fmt.Sprintf("pool_http.py: %v: %s", err, lines[len(lines)-1]))
+		return ""
+	}
+	t.Cleanup(func() {
+		if _, err := in.Close(), cmd.Wait(); err != nil {
+			t.Logf("pool_http.py: %v: %s", err, words.String())
+		}
+	})
+	return "http://127.0.0.1:" + strings.TrimSpace(port)
+}
+
 // command is how another program runs something; nil if it is not here, or does not
 // work here, which is then said.
 type command []string

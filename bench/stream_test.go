@@ -17,11 +17,15 @@ func (f *field) floods() {
 	rate := func(p *pool) func() []float64 {
 		return func() []float64 { return []float64{float64(n) / p.ask(fmt.Sprint("flood ", n))} }
 	}
+	web := subject{name: webPool}
+	if f.web != "" {
+		web.take = func() []float64 { return f.floodWith(f.web, n, fmt.Sprint(n)) }
+	}
 	f.results.run(f.t, contest{
 		name: "one flooding stream", unit: "events/s", more: true, beside: "bare Go relay", rounds: max(2, f.size.rounds/4),
 		subjects: subjects(
 			subject{"carrel, stored", flood(f.sender.URL)}, subject{"bare Go relay", flood(f.relay.URL)},
-			f.pool("python pool", "", rate), f.pool("node pool", "", rate),
+			f.pool("python pool", "", rate), f.pool("node pool", "", rate), web,
 		),
 		targets: []target{
 			{subject: "carrel, stored", beside: "node pool", at: 0.5, times: 1},
@@ -31,10 +35,12 @@ func (f *field) floods() {
 }
 
 // flood is one such stream's events in a second.
-func (f *field) flood(url string, n int) []float64 {
+func (f *field) flood(url string, n int) []float64 { return f.floodWith(url, n, order(n, 0)) }
+
+func (f *field) floodWith(url string, n int, message string) []float64 {
 	began := time.Now()
 	events := 0
-	stream(f.t, url, "flood", order(n, 0), func([]byte) { events++ })
+	stream(f.t, url, "flood", message, func([]byte) { events++ })
 	if events < n {
 		f.t.Errorf("%d events of %d", events, n)
 	}

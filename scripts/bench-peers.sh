@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what `make bench` measures carrel beside: Debian's bubblewrap, crun and runc
-# (as root, where apt is there), and npm's pinned packages into bin/peers. What cannot be
-# had is said here and again in the results; the others are measured all the same.
+# Installs what `make bench` measures carrel beside: Debian's bubblewrap, crun, runc and
+# FastAPI (as root, where apt is there), and npm's pinned packages into bin/peers. What
+# cannot be had is said here and again in the results; the others are measured all the
+# same.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +10,9 @@ missing=()
 for program in bwrap:bubblewrap crun:crun runc:runc socat:socat rg:ripgrep gcc:gcc python3:python3 node:nodejs; do
   command -v "${program%%:*}" >/dev/null || missing+=("${program##*:}")
 done
+# uvicorn is at its fastest with the last two.
+/usr/bin/python3 -c 'import fastapi, uvicorn, uvloop, httptools' 2>/dev/null ||
+  missing+=(python3-fastapi python3-uvicorn python3-uvloop python3-httptools)
 if [ "${#missing[@]}" -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "bench-peers.sh: installing ${missing[*]}"

@@ -68,4 +68,5 @@ async def main():
     await end(bound)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

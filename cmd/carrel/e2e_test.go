@@ -16,7 +16,7 @@ func TestTwoUsersCannotSeeEachOtherOrTheServer(t *testing.T) {
 	d := serve(t, t.TempDir())
 	d.script("ana", "echo hers > only-ana; mkdir sub")
 	d.script("bob", "echo his > only-bob")
-	look := `id -u; pwd; ls /workspace; cat /workspace/only-ana; ls /etc/shadow; ps -e -o comm= | sort -u
+	look := `exec 2>&1; id -u; pwd; ls /workspace; cat /workspace/only-ana; ls /etc/shadow; ps -e -o comm= | sort -u
 		env | sort; tail -n +2 /proc/net/route | wc -l; ls /home/agent /root /var`
 	got := d.script("bob", look)
 	for _, want := range []string{"1000\n/workspace\nonly-bob\n", "'/etc/shadow': No such file", "\n0\n", "SANDBOX_USER_ID=bob"} {

@@ -104,9 +104,7 @@ func (a *api) relay(w http.ResponseWriter, r *http.Request, runID string, after 
 	defer reader.Close()
 	s, ctx := a.openStream(r.Context(), w)
 	defer s.close()
-	if err := s.start(); err != nil {
-		return err
-	}
+	s.startSoon()
 	for r.Method != http.MethodHead {
 		batch, err := reader.Next(ctx)
 		if len(batch) > 0 {
@@ -116,14 +114,14 @@ func (a *api) relay(w http.ResponseWriter, r *http.Request, runID string, after 
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return nil
+			return s.start()
 		case ctx.Err() != nil:
 			return fmt.Errorf("relay events: %w", context.Cause(ctx))
 		case err != nil:
 			return s.fail(ctx, fmt.Errorf("read events: %w", err))
 		}
 	}
-	return nil
+	return s.start()
 }
 
 // followRun serves GET /v1/runs/{run_id}/events.

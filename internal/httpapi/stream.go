@@ -20,6 +20,7 @@ type stream struct {
 	out       pacedWriter
 	keepAlive time.Duration
 	cancel    context.CancelCauseFunc
+	soon      chan struct{} // closed by startSoon
 	stop      chan struct{} // closed by close
 	stopped   chan struct{} // closed when the goroutine is gone
 	closing   sync.Once
@@ -30,10 +31,13 @@ type stream struct {
 	err     error      // of the first write that failed; none follows
 }
 
+// headWait is how long the head of an answer waits for a first event to go with.
+const headWait = 10 * time.Millisecond
+
 // maxIdleBuffer is the largest buffer a stream keeps between two writes.
 const maxIdleBuffer = 256 << 10
 
-// openStream prepares an SSE answer. Nothing is sent before start, the first
+// openStream prepares an SSE answer. Nothing is sent before startSoon, the first
 // frame, or the first keep-alive, so that an error until then can still be a
 // problem document. The context it returns ends when the client is gone, be it
 // that the connection ended or that a write failed. close must follow.
@@ -45,6 +49,7 @@ func (a *api) openStream(ctx context.Context, w http.ResponseWriter) (*stream, c
 		out:       newPacedWriter(w, a.opts.SlowReader),
 		keepAlive: a.opts.KeepAlive,
 		cancel:    cancel,
+		soon:      make(chan struct{}),
 		stop:      make(chan struct{}),
 		stopped:   make(chan struct{}),
 	}
@@ -52,17 +57,31 @@ func (a *api) openStream(ctx context.Context, w http.ResponseWriter) (*stream, c
 	return s, ctx
 }
 
-// keep writes a comment at every keep-alive, until close or a failed write.
+// keep writes a comment at every keep-alive, until close or a failed write, and the
+// head, if startSoon wants it and no event has come by then.
 func (s *stream) keep(ctx context.Context) {
 	defer close(s.stopped)
 	tick := time.NewTicker(s.keepAlive)
 	defer tick.Stop()
+	soon := s.soon
+	var head <-chan time.Time
 	for {
 		select {
 		case <-s.stop:
 			return
 		case <-ctx.Done():
 			return
+		case <-soon:
+			soon, head = nil, time.After(headWait)
+		case <-head:
+			if !s.mu.TryLock() {
+				continue // somebody is writing: the head goes with that
+			}
+			err := s.headAlone()
+			s.mu.Unlock()
+			if err != nil {
+				return
+			}
 		case <-tick.C:
 			if !s.mu.TryLock() {
 				continue // somebody is writing: the connection is not quiet
@@ -83,10 +102,22 @@ func (s *stream) close() {
 	s.cancel(nil)
 }
 
-// start sends the headers.
+// startSoon has the headers sent with the first event, or alone, if that takes longer
+// than headWait.
+func (s *stream) startSoon() { close(s.soon) }
+
+// start sends the headers, unless they are out.
 func (s *stream) start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.headAlone()
+}
+
+// headAlone is start for a caller that holds s.mu.
+func (s *stream) headAlone() error {
+	if s.started {
+		return s.err
+	}
 	return s.send(s.buf[:0])
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -37,6 +38,9 @@ func (w *Worker) execute(ctx context.Context, p *protocol.ExecuteParams) (any, e
 	if err := events.emit(sendCtx, protocol.EventRunStarted, protocol.RunStarted{SessionID: p.SessionID, Agent: name}); err != nil {
 		return nil, err
 	}
+	// A worker has one processor: without this the event would leave only when the
+	// agent first waits for something, a tenth of a millisecond later.
+	runtime.Gosched()
 	w.mu.Lock()
 	policy := w.policy
 	w.mu.Unlock()
