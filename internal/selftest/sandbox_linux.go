@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -185,7 +186,11 @@ func (deaf) Request(context.Context, string, json.RawMessage) (any, error) {
 	return nil, jsonrpc.ErrMethodNotFound
 }
 
+// install copies a program. No process is forked meanwhile: one that held it open for
+// writing, until its own exec, would make it busy (golang/go#22315).
 func install(from, to string, mode os.FileMode) (err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	source, err := os.Open(from)
 	if err != nil {
 		return err
