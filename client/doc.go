@@ -10,7 +10,12 @@
 // An event iterator gives the events of one run in order, each exactly once, and ends
 // after the last. A connection that is lost is made again where it broke off. What
 // cannot be mended so, a gap, a double or an event of another run, is [ErrBrokenStream],
-// never an event.
+// never an event. What an event tells is a Go type by its own type, of
+// [protocol.Event.Decode]:
+//
+//	switch d := data.(type) {
+//	case protocol.TextDelta:
+//	case protocol.ApprovalRequested:
 //
 // # Errors
 //

@@ -2,7 +2,6 @@ package client_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log" //nolint:depguard // as a reader of examples knows it
@@ -30,7 +29,7 @@ func connect() (c *client.Client, done func()) {
 	}
 }
 
-// Start a run and show its text as it comes.
+// Start a run, show its text as it comes, and tell what it cost.
 func ExampleClient_ExecuteStream() {
 	c, done := connect()
 	defer done()
@@ -40,15 +39,24 @@ func ExampleClient_ExecuteStream() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		if event.Type == protocol.EventTextDelta {
-			var delta protocol.TextDelta
-			if err := json.Unmarshal(event.Data, &delta); err != nil {
-				log.Fatal(err)
-			}
-			fmt.Print(delta.Text)
+		data, err := event.Decode()
+		if err != nil {
+			log.Fatal(err)
+		}
+		switch d := data.(type) {
+		case protocol.TextDelta:
+			fmt.Print(d.Text)
+		case protocol.ToolCallStart:
+			fmt.Printf("[%s]\n", d.Name)
+		case protocol.Result:
+			fmt.Printf("\n%d tokens, $%.2f\n", d.TokensUsed, d.Usage.CostUSD)
+		case protocol.RunError:
+			log.Fatal(d.Message)
 		}
 	}
-	// Output: There are 42 lines.
+	// Output:
+	// There are 42 lines.
+	// 1200 tokens, $0.02
 }
 
 // Go on with a run's events after the last one that was seen, in this process or in
@@ -132,7 +140,7 @@ func ExampleError() {
 
 // ana is a daemon as far as the examples need one.
 func ana() http.Handler {
-	const result = `{"run_id":"run_1","status":"finished","content":"There are 42 lines."}`
+	const result = `{"run_id":"run_1","status":"finished","content":"There are 42 lines.","tokens_used":1200,"usage":{"cost_usd":0.02}}`
 	events := []string{
 		1: `"type":"RUN_STARTED","data":{"session_id":"s","agent":"claude"}`,
 		2: `"type":"TEXT_DELTA","data":{"text":"There are"}`,

@@ -10,11 +10,12 @@ type EventType string
 
 // The events of a run. RUN_STARTED is the first (seq 1); exactly one of
 // RUN_FINISHED and RUN_ERROR is the last, after everything the run started has
-// ended. The shape of each one's data is the type named behind it.
+// ended. The shape of each one's data is the type named behind it; [Event.Decode]
+// gives it.
 const (
 	EventRunStarted        EventType = "RUN_STARTED"        // RunStarted
 	EventTextDelta         EventType = "TEXT_DELTA"         // TextDelta
-	EventThinkingDelta     EventType = "THINKING_DELTA"     // TextDelta
+	EventThinkingDelta     EventType = "THINKING_DELTA"     // ThinkingDelta
 	EventToolCallStart     EventType = "TOOL_CALL_START"    // ToolCallStart
 	EventToolCallArgs      EventType = "TOOL_CALL_ARGS"     // ToolCallArgs
 	EventToolOutput        EventType = "TOOL_OUTPUT"        // ToolOutput
@@ -45,11 +46,17 @@ type RunStarted struct {
 	Agent     string `json:"agent"`
 }
 
-// TextDelta is the data of TEXT_DELTA and THINKING_DELTA: the text that came
-// since the last one. Stream tells which of a script's two outputs it is.
+// TextDelta is the data of TEXT_DELTA: the text that came since the last one.
+// Stream tells which of a script's two outputs it is.
 type TextDelta struct {
 	Text   string `json:"text"`
 	Stream string `json:"stream,omitempty"` // "stdout" or "stderr"; shell agent only
+}
+
+// ThinkingDelta is the data of THINKING_DELTA: what the model thought since the
+// last one.
+type ThinkingDelta struct {
+	Text string `json:"text"`
 }
 
 // ToolCallStart is the data of TOOL_CALL_START.

@@ -169,7 +169,7 @@ func (r *Run) translate(ev protocol.Event) (out []Event, ok bool) {
 	case protocol.EventTextDelta:
 		return as(ev, func(d protocol.TextDelta) ([]Event, bool) { return r.text(text, d.Text), true })
 	case protocol.EventThinkingDelta:
-		return as(ev, func(d protocol.TextDelta) ([]Event, bool) { return r.text(reasoning, d.Text), true })
+		return as(ev, func(d protocol.ThinkingDelta) ([]Event, bool) { return r.text(reasoning, d.Text), true })
 	case protocol.EventToolCallStart:
 		return as(ev, r.startCall)
 	case protocol.EventToolCallArgs:

@@ -38,7 +38,7 @@ func question1(id, callID string) protocol.ApprovalRequested {
 func conversation() record {
 	var r record
 	r.add(protocol.EventRunStarted, protocol.RunStarted{SessionID: "s", Agent: "claude"}).
-		add(protocol.EventThinkingDelta, protocol.TextDelta{Text: "hm"}).
+		add(protocol.EventThinkingDelta, protocol.ThinkingDelta{Text: "hm"}).
 		add(protocol.EventTextDelta, protocol.TextDelta{Text: "I "}).
 		add(protocol.EventTextDelta, protocol.TextDelta{Text: "will."}).
 		add(protocol.EventToolCallStart, protocol.ToolCallStart{ID: "t1", Name: "bash"}).

@@ -165,6 +165,7 @@ func (s *schemas) eventData(t *testing.T, c constant) *jsonschema.Schema {
 	for _, v := range []any{
 		protocol.RunStarted{},
 		protocol.TextDelta{},
+		protocol.ThinkingDelta{},
 		protocol.ToolCallStart{},
 		protocol.ToolCallArgs{},
 		protocol.ToolOutput{},

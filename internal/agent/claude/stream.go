@@ -108,9 +108,10 @@ func (a *answer) addAndShow(ctx context.Context, b *block, text string, show *sh
 	if err := a.addText(b, text); err != nil {
 		return err
 	}
-	kind := protocol.EventTextDelta
-	if b.kind == "thinking" {
-		kind = protocol.EventThinkingDelta
-	}
-	return show.text(ctx, text, func(piece string) (protocol.EventType, any) { return kind, protocol.TextDelta{Text: piece} })
+	return show.text(ctx, text, func(piece string) (protocol.EventType, any) {
+		if b.kind == "thinking" {
+			return protocol.EventThinkingDelta, protocol.ThinkingDelta{Text: piece}
+		}
+		return protocol.EventTextDelta, protocol.TextDelta{Text: piece}
+	})
 }
