@@ -51,7 +51,7 @@ func ExampleClient_ExecuteStream() {
 		case protocol.Result:
 			fmt.Printf("\n%d tokens, $%.2f\n", d.TokensUsed, d.Usage.CostUSD)
 		case protocol.RunError:
-			log.Fatal(d.Message)
+			log.Fatal(d.Err())
 		}
 	}
 	// Output:

@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"encoding/json"
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -55,8 +56,12 @@ func eventTypes(t *testing.T) map[EventType]string {
 
 func TestDecodeFillsTheType(t *testing.T) {
 	data, err := Event{Type: EventRunError, Data: json.RawMessage(`{"code":"interrupted","message":"m"}`)}.Decode()
-	if want := (RunError{Code: CodeInterrupted, Message: "m"}); err != nil || data != want {
-		t.Errorf("%+v, %v; want %+v", data, err, want)
+	want := RunError{Code: CodeInterrupted, Message: "m"}
+	if err != nil || data != want {
+		t.Fatalf("%+v, %v; want %+v", data, err, want)
+	}
+	if err := want.Err(); !errors.Is(err, CodeInterrupted) || err.Error() != "interrupted: m" {
+		t.Errorf("as an error it is %v", err)
 	}
 }
 

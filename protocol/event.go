@@ -120,6 +120,9 @@ type RunError struct {
 	Usage *Usage `json:"usage,omitempty"`
 }
 
+// Err is the ending as an error, of which errors.Is(err, CodeInterrupted) asks the code.
+func (e RunError) Err() error { return &Error{Code: e.Code, Message: e.Message} }
+
 // ExitCause tells how a process ended or where its start failed. At most one of
 // its fields is set.
 type ExitCause struct {

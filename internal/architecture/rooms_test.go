@@ -271,6 +271,7 @@ var rooms = []room{
 		rooms: []string{"internal/agent", "internal/agent/shell", "internal/worker", "protocol"},
 		why:   "carrel's worker with an agent that sends as fast as it is told to",
 	},
+	{path: "examples/go", rooms: []string{"client", "protocol"}, why: "what a product would write: it has the client, and nothing else of ours"},
 	{path: "tools/demo", rooms: []string{"internal/anthropictest"}, why: "a scripted model beside the built daemon, which it uses as anybody would"},
 	{path: "tools/testcount", why: "the gate's counter builds before anything else does"},
 }
