@@ -38,6 +38,19 @@ bin/httpagent/node_modules/.package-lock.json: $(agui_client)/package.json $(agu
 	npm ci --prefix bin/httpagent --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+# What the TypeScript example is built with, in a cache of npm's: its test then runs
+# `npm ci` as the page has it, without a network.
+npm_cache = bin/examples/npm
+.PHONY: examples
+examples: $(npm_cache)/registry ## load what the examples are built with into bin/examples, for their test
+$(npm_cache)/registry: examples/typescript/package.json examples/typescript/package-lock.json
+	rm -rf bin/examples
+	mkdir -p bin/examples/typescript
+	cp $^ bin/examples/typescript/
+	npm ci --prefix bin/examples/typescript --cache '$(CURDIR)/$(npm_cache)' --ignore-scripts --no-audit --no-fund --loglevel=error
+	rm -rf bin/examples/typescript
+	npm config get registry >$@
+
 .PHONY: run
 run: build ## build, then serve on loopback
 	exec bin/carrel serve
@@ -58,7 +71,7 @@ test: ## the gate: install what is missing, format, vet, lint, architecture, eve
 	scripts/gate.sh
 
 .PHONY: test-rootless
-test-rootless: test-programs httpagent tools ## the kernel tests as an ordinary user
+test-rootless: test-programs httpagent examples tools ## the kernel tests as an ordinary user
 	scripts/rootless.sh
 
 # The long forms of internal/ordeal's tests; the gate has the short ones.

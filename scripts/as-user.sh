@@ -50,6 +50,12 @@ fi
 if [ -d testdata/httpagent ] && [ -d "${SANDBOX_WORKER_PATH%/*}/httpagent" ]; then
   cp -R "${SANDBOX_WORKER_PATH%/*}/httpagent" "$dir/bin/"
 fi
+# So does the one that runs the examples, with as much of the tree as they take.
+if [ -e examples_test.go ]; then
+  mkdir "$dir/bin/tree"
+  (cd ../.. && cp -R README.md go.mod go.sum client protocol examples "$dir/bin/tree/")
+  [ ! -d "${SANDBOX_WORKER_PATH%/*}/examples" ] || cp -R "${SANDBOX_WORKER_PATH%/*}/examples" "$dir/bin/"
+fi
 [ ! -e "$dir/bin/carrel-attacker" ] || environment+=(CARREL_TEST_ATTACKER="$dir/bin/carrel-attacker")
 for name in LANG GORACE REQUIRE_KERNEL CARREL_TEST_UPLOAD_MIB; do
   [ -z "${!name+set}" ] || environment+=("$name=${!name}")

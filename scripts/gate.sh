@@ -37,6 +37,7 @@ step vet make vet || failed=1
 step lint make lint || failed=1
 step architecture make architecture || failed=1
 step httpagent make httpagent || failed=1
+step examples make examples || failed=1
 
 # The tests of the kernel packages start the worker that was built here.
 if step build make test-programs; then

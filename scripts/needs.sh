@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What the tests need besides Go: git, a C compiler (the race detector links C), Node
-# and npm, Python, the shells that are completed in and what reads a man page, and as
-# root setpriv and useradd for the rootless half. As root, where apt is there,
-# what is missing is installed; else this says what to install, and fails.
+# and npm, Python, curl and jq, the shells that are completed in and what reads a man
+# page, and as root setpriv and useradd for the rootless half. As root, where apt is
+# there, what is missing is installed; else this says what to install, and fails.
 set -euo pipefail
 
 missing=()
@@ -15,6 +15,9 @@ need git git
 need node nodejs
 need npm npm
 need python3 python3
+# The examples in other languages are run.
+need curl curl
+need jq jq
 # Completion is tried in each shell, the man page by both of its readers.
 need zsh zsh
 need fish fish
