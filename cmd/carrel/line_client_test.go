@@ -83,7 +83,7 @@ func over(t *testing.T, l *line) *client.Client {
 // reads them, from their start on or from anywhere, reads each once.
 func TestEventsComeOnceOverALineThatBreaks(t *testing.T) {
 	d := serve(t, t.TempDir())
-	l := newLine(t, d.url, "")
+	l := newLine(t, d.url, "", 48<<10)
 	c := over(t, l)
 	var readers []*reader
 	var reading sync.WaitGroup
@@ -131,7 +131,7 @@ func TestEventsComeOnceOverALineThatBreaks(t *testing.T) {
 func TestReadersOutliveAKilledDaemon(t *testing.T) {
 	base := t.TempDir()
 	d := serve(t, base)
-	l := newLine(t, d.url, "")
+	l := newLine(t, d.url, "", 48<<10)
 	c := over(t, l)
 	const enough = 50
 	var readers []*reader
@@ -180,7 +180,7 @@ func TestReadersOutliveAKilledDaemon(t *testing.T) {
 func TestReaderThatLeavesFreesAllItHad(t *testing.T) {
 	d := serve(t, t.TempDir())
 	run := d.start("ana", "while :; do echo on; sleep 0.01; done", "on")
-	l := newLine(t, d.url, "nothing breaks here")
+	l := newLine(t, d.url, "nothing breaks here", 1)
 	before := goleak.IgnoreCurrent()
 	enough := errors.New("enough")
 	for name, leave := range map[string]func(cancel context.CancelCauseFunc) (stop bool){

@@ -22,6 +22,7 @@ type line struct {
 	url string
 	// breaks is in a request whose answer may be cut; "": that of any may.
 	breaks   string
+	most     int // bytes of answers before a cut
 	listener net.Listener
 	ctx      context.Context //nolint:containedctx // the test's, for the connections
 	carrying sync.WaitGroup
@@ -35,15 +36,16 @@ type line struct {
 	there  chan struct{} // closed while the daemon is
 }
 
-// newLine makes a line to a daemon. The test's cleanup ends it.
-func newLine(t *testing.T, daemonURL, breaks string) *line {
+// newLine makes a line to a daemon, which carries up to most bytes of answers on one
+// connection. The test's cleanup ends it.
+func newLine(t *testing.T, daemonURL, breaks string, most int) *line {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := &line{
-		url: "http://" + listener.Addr().String(), breaks: breaks, listener: listener, ctx: t.Context(),
+		url: "http://" + listener.Addr().String(), breaks: breaks, most: most, listener: listener, ctx: t.Context(),
 		seed: lineSeed(t), live: map[net.Conn]bool{}, there: make(chan struct{}),
 	}
 	l.reach(t, daemonURL)
@@ -193,8 +195,7 @@ func (f *fate) mayBreak() bool {
 
 // answer carries what the daemon answers, until the cut.
 func (f *fate) answer(down, up net.Conn) {
-	const most = 48 << 10
-	left := f.random.IntN(most) // bytes to the cut
+	left := f.random.IntN(f.line.most) // bytes to the cut
 	piece := 1 + f.random.IntN(2048)
 	if f.random.IntN(4) == 0 {
 		piece = 1 + f.random.IntN(16)
@@ -204,7 +205,8 @@ func (f *fate) answer(down, up net.Conn) {
 		n, err := up.Read(buf)
 		for rest := buf[:n]; len(rest) > 0; {
 			now := rest[:min(len(rest), piece)]
-			isCut := f.mayBreak() && left <= len(now)
+			mayBreak := f.mayBreak()
+			isCut := mayBreak && left <= len(now)
 			if isCut {
 				now = now[:left]
 			}
@@ -215,7 +217,10 @@ func (f *fate) answer(down, up net.Conn) {
 				f.cut(down)
 				return
 			}
-			rest, left = rest[len(now):], left-len(now)
+			rest = rest[len(now):]
+			if mayBreak {
+				left -= len(now)
+			}
 			if f.random.IntN(1+(16<<10)/piece) == 0 && !f.pause() { // about once in 16 KiB
 				return
 			}

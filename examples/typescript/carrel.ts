@@ -180,7 +180,7 @@ export class Carrel {
 
   async #send(method: string, path: string, body?: object, headers?: Record<string, string>, signal?: AbortSignal): Promise<Response> {
     const request: RequestInit = { method, redirect: "manual" }; // one could carry the message elsewhere
-    if (body !== undefined) request.body = body instanceof Uint8Array ? body : JSON.stringify(body);
+    if (body !== undefined) request.body = body instanceof Uint8Array ? (body as BodyInit) : JSON.stringify(body);
     if (signal !== undefined) request.signal = signal;
     const type = body instanceof Uint8Array ? "application/octet-stream" : "application/json";
     request.headers = { ...(body !== undefined && { "Content-Type": type }), ...this.#headers, ...headers };
