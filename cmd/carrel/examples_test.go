@@ -232,18 +232,18 @@ func TestExamplesSignIn(t *testing.T) {
 func TestExamplesReadOnOverALineThatBreaks(t *testing.T) {
 	g := newGallery(t)
 	d := serve(t, t.TempDir())
-	const script = `i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo "line $i <"; /bin/true; done`
+	const script = `i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo "$i."; /bin/true; done`
 	var lines strings.Builder
 	for i := range 1000 {
-		fmt.Fprintf(&lines, "line %d <\n", i+1)
+		fmt.Fprintf(&lines, "%d.\n", i+1)
 	}
-	shown := put + lines.String() + fmt.Sprintf(cost, "0", `0(\.0000)?`) + counted + unsorted
+	shown := put + strings.ReplaceAll(lines.String(), ".", `\.`) + fmt.Sprintf(cost, "0", `0(\.0000)?`) + counted + unsorted
 	for _, b := range g.scripts() {
 		if strings.Contains(b.text, "examples/go") {
 			continue // its events are package client's, and have their own test
 		}
 		t.Run(b.name(), func(t *testing.T) {
-			l := newLine(t, d.url, "/events", 16<<10)
+			l := newLine(t, d.url, "/events", 32<<10)
 			commands := theMessage.ReplaceAllLiteralString(b.text, "'"+script+"'\n")
 			g.wants(t, commands, "", shown, "CARREL_URL="+l.url)
 			if l.cutSoFar() == 0 {

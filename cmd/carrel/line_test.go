@@ -37,7 +37,8 @@ type line struct {
 }
 
 // newLine makes a line to a daemon, which carries up to most bytes of answers on one
-// connection. The test's cleanup ends it.
+// connection: several times what the largest event takes, or that would never arrive.
+// The test's cleanup ends it.
 func newLine(t *testing.T, daemonURL, breaks string, most int) *line {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -196,6 +197,9 @@ func (f *fate) mayBreak() bool {
 // answer carries what the daemon answers, until the cut.
 func (f *fate) answer(down, up net.Conn) {
 	left := f.random.IntN(f.line.most) // bytes to the cut
+	if f.line.cutSoFar() == 0 {
+		left /= 8 // so that there is one
+	}
 	piece := 1 + f.random.IntN(2048)
 	if f.random.IntN(4) == 0 {
 		piece = 1 + f.random.IntN(16)
