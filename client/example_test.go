@@ -4,16 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log" //nolint:depguard // as a reader of examples knows it
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"strconv"
 	"strings"
 
 	"carrel/client"
 	"carrel/protocol"
 )
 
-// The examples speak to a daemon that has one user, Ana, and one run. A program of your
+// The examples speak to a daemon that has one user, Ana, and two runs. A program of your
 // own has an address and a key instead:
 //
 //	c, err := client.New("https://carrel.example:8642", client.Options{Key: client.Key(os.Getenv("CARREL_API_KEY"))})
@@ -75,6 +78,61 @@ func ExampleClient_Events() {
 	// Output:
 	// 3 TEXT_DELTA
 	// 4 RUN_FINISHED
+}
+
+// Answer a run that asks whether a tool may be used.
+func ExampleClient_Approve() {
+	c, done := connect()
+	defer done()
+
+	ctx := context.Background()
+	for event, err := range c.Events(ctx, "run_2", 0) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		data, err := event.Decode()
+		if err != nil {
+			log.Fatal(err)
+		}
+		switch d := data.(type) {
+		case protocol.ApprovalRequested:
+			fmt.Printf("%s wants %s\n", d.Tool, d.Input)
+			answer := protocol.ApprovalDecision{Decision: protocol.Deny, Reason: "keep it"}
+			if err := c.Approve(ctx, event.RunID, d.ApprovalID, answer); err != nil {
+				log.Fatal(err)
+			}
+		case protocol.ApprovalResolved:
+			fmt.Println(d.Decision, "because:", d.Reason)
+		}
+	}
+	// Output:
+	// bash wants {"command":"rm plan.csv"}
+	// deny because: keep it
+}
+
+// Give a user a file, and read it back.
+func ExampleClient_PutFile() {
+	c, done := connect()
+	defer done()
+
+	const plan = "roof,2026-05-01\n"
+	stored, err := c.PutFile(context.Background(), "ana", "in/plan.csv", strings.NewReader(plan), int64(len(plan)))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(stored.Name, stored.Size)
+
+	file, err := c.OpenFile(context.Background(), "ana", "in/plan.csv", client.OpenOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := io.Copy(os.Stdout, file); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// plan.csv 16
+	// roof,2026-05-01
 }
 
 // Start a run for its result alone.
@@ -141,21 +199,29 @@ func ExampleError() {
 // ana is a daemon as far as the examples need one.
 func ana() http.Handler {
 	const result = `{"run_id":"run_1","status":"finished","content":"There are 42 lines.","tokens_used":1200,"usage":{"cost_usd":0.02}}`
-	events := []string{
-		1: `"type":"RUN_STARTED","data":{"session_id":"s","agent":"claude"}`,
-		2: `"type":"TEXT_DELTA","data":{"text":"There are"}`,
-		3: `"type":"TEXT_DELTA","data":{"text":" 42 lines."}`,
-		4: `"type":"RUN_FINISHED","data":` + result,
-	}
-	stream := func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/event-stream")
-		for seq, event := range events {
-			if seq > 0 && (r.FormValue("after") == "" || fmt.Sprint(seq) > r.FormValue("after")) {
-				kind := strings.Split(event, `"`)[3]
-				_, _ = fmt.Fprintf(w, "id: %d\nevent: %s\ndata: {\"run_id\":\"run_1\",\"seq\":%d,%s}\n\n", seq, kind, seq, event)
+	stream := func(run string, events ...string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			for i, event := range events {
+				if seq := i + 1; r.FormValue("after") == "" || strconv.Itoa(seq) > r.FormValue("after") {
+					kind := strings.Split(event, `"`)[3]
+					_, _ = fmt.Fprintf(w, "id: %d\nevent: %s\ndata: {\"run_id\":\"%s\",\"seq\":%d,%s}\n\n", seq, kind, run, seq, event)
+				}
 			}
 		}
 	}
+	counting := stream("run_1",
+		`"type":"RUN_STARTED","data":{"session_id":"s","agent":"claude"}`,
+		`"type":"TEXT_DELTA","data":{"text":"There are"}`,
+		`"type":"TEXT_DELTA","data":{"text":" 42 lines."}`,
+		`"type":"RUN_FINISHED","data":`+result,
+	)
+	asking := stream("run_2",
+		`"type":"RUN_STARTED","data":{"session_id":"s","agent":"claude"}`,
+		`"type":"APPROVAL_REQUESTED","data":{"approval_id":"apr_1","tool":"bash","input":{"command":"rm plan.csv"}}`,
+		`"type":"APPROVAL_RESOLVED","data":{"approval_id":"apr_1","decision":"deny","reason":"keep it"}`,
+		`"type":"RUN_FINISHED","data":{"run_id":"run_2","status":"finished"}`,
+	)
 	answer := func(body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
@@ -169,9 +235,11 @@ func ana() http.Handler {
 			answer(run)(w, r)
 			return
 		}
-		stream(w, r)
+		counting(w, r)
 	})
-	mux.HandleFunc("GET /v1/runs/run_1/events", stream)
+	mux.HandleFunc("GET /v1/runs/run_1/events", counting)
+	mux.HandleFunc("GET /v1/runs/run_2/events", asking)
+	mux.HandleFunc("POST /v1/runs/run_2/approvals/apr_1", answer(`{"approval_id":"apr_1","decision":"deny"}`))
 	mux.HandleFunc("GET /v1/runs/run_1", answer(run))
 	mux.HandleFunc("GET /v1/runs/{id}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", protocol.ProblemMediaType)
@@ -184,6 +252,10 @@ func ana() http.Handler {
 			return
 		}
 		answer(`{"runs":[`+run+`]}`)(w, r)
+	})
+	mux.HandleFunc("PUT /v1/users/ana/files/in/plan.csv", answer(`{"name":"plan.csv","type":"file","size":16}`))
+	mux.HandleFunc("GET /v1/users/ana/files/in/plan.csv", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintln(w, "roof,2026-05-01")
 	})
 	mux.HandleFunc("POST /v1/users/ana/exec", answer(`{"exit_code":0,"stdout":"42 plan.csv\n"}`))
 	return mux

@@ -34,7 +34,7 @@ func eventTypes(t *testing.T) map[EventType]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := map[EventType]string{}
+	found := make(map[EventType]string)
 	for _, name := range files {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
 		if err != nil {

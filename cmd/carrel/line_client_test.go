@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 
@@ -122,6 +124,24 @@ func TestEventsComeOnceOverALineThatBreaks(t *testing.T) {
 	}
 	if page, err := d.client.RunPage(t.Context(), protocol.RunQuery{}); err != nil || len(page.Runs) != 3 {
 		t.Errorf("%d runs were started, %v; want 3", len(page.Runs), err)
+	}
+	d.stop()
+}
+
+// The command line shows what a daemon's run prints, each line once, over such a line.
+func TestRunByADaemonOverALineThatBreaks(t *testing.T) {
+	d := serve(t, t.TempDir())
+	l := newLine(t, d.url, "/events", 48<<10)
+	stdout, stderr, status := command(t, []string{"PATH=" + os.Getenv("PATH")}, "run", "--url", l.url, "--user", "ana", manyEvents+"; exit 6")
+	var want strings.Builder
+	for i := range 2000 {
+		fmt.Fprintln(&want, i+1)
+	}
+	if stdout != want.String() || status != 6 {
+		t.Errorf("status %d, %d bytes, want %d: %s", status, len(stdout), want.Len(), stderr)
+	}
+	if l.cutSoFar() == 0 {
+		t.Error("no connection was cut, which holds nothing")
 	}
 	d.stop()
 }

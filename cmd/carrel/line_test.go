@@ -125,7 +125,7 @@ func (l *line) serve() {
 		l.mu.Lock()
 		l.count++
 		l.live[down] = true
-		random := rand.New(rand.NewPCG(l.seed, l.count)) //nolint:gosec // to be repeated, not secret
+		random := rand.New(rand.NewPCG(l.seed, l.count))
 		there := l.there
 		l.mu.Unlock()
 		l.carrying.Go(func() {
