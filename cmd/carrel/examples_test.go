@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"os"
@@ -118,13 +119,20 @@ func (g *gallery) copy(from, to string) {
 	}
 }
 
-// run pastes commands into a shell, with a daemon and what is typed.
-func (g *gallery) run(t *testing.T, commands, typed string, env ...string) (stdout, stderr string, status int) {
+// shell is commands pasted into a shell, with a daemon and what is typed.
+func (g *gallery) shell(t *testing.T, commands, typed string, env ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "sh", "-e", "-c", commands)
 	cmd.Dir = g.tree
 	cmd.Env = slices.Concat(g.env, env)
 	cmd.Stdin = strings.NewReader(typed)
+	return cmd
+}
+
+// run runs them to their end.
+func (g *gallery) run(t *testing.T, commands, typed string, env ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	cmd := g.shell(t, commands, typed, env...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
@@ -227,6 +235,44 @@ func TestExamplesSignIn(t *testing.T) {
 	g.stop()
 }
 
+// saying replaces what a block says to the agent.
+func (b block) saying(script string) string {
+	return theMessage.ReplaceAllLiteralString(b.text, "'"+script+"'\n")
+}
+
+// What a run prints is seen while the run goes on: this one ends when it has been.
+func TestExamplesShowTextAsItComes(t *testing.T) {
+	g := newGallery(t)
+	d := serve(t, t.TempDir())
+	for _, b := range g.scripts() {
+		t.Run(b.name(), func(t *testing.T) {
+			cmd := g.shell(t, b.saying("rm -f seen; echo one; until [ -e seen ]; do sleep 0.02; done; echo two"), "", "CARREL_URL="+d.url)
+			var errOut bytes.Buffer
+			cmd.Stderr = &errOut
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var shown []string
+			for lines := bufio.NewScanner(stdout); lines.Scan(); {
+				shown = append(shown, lines.Text())
+				if lines.Text() == "one" {
+					if _, err := d.client.PutFile(t.Context(), "ana", "seen", strings.NewReader(""), 0); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := cmd.Wait(); err != nil || !slices.Contains(shown, "two") {
+				t.Errorf("%v\n%s\n%s", err, strings.Join(shown, "\n"), &errOut)
+			}
+		})
+	}
+	d.stop()
+}
+
 // What the examples in other languages show of a run has neither gap nor double, however
 // often the connection is cut on which its events come.
 func TestExamplesReadOnOverALineThatBreaks(t *testing.T) {
@@ -244,8 +290,7 @@ func TestExamplesReadOnOverALineThatBreaks(t *testing.T) {
 		}
 		t.Run(b.name(), func(t *testing.T) {
 			l := newLine(t, d.url, "/events", 32<<10)
-			commands := theMessage.ReplaceAllLiteralString(b.text, "'"+script+"'\n")
-			g.wants(t, commands, "", shown, "CARREL_URL="+l.url)
+			g.wants(t, b.saying(script), "", shown, "CARREL_URL="+l.url)
 			if l.cutSoFar() == 0 {
 				t.Error("no connection was cut, which holds nothing")
 			}
