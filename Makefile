@@ -132,6 +132,10 @@ bench-go: build ## every Go benchmark, BENCHTIME (100ms) each; the cold start be
 	@command -v bwrap >/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -qq && apt-get install -y -qq bubblewrap; }
 	go test -run '^$$' -bench . -benchmem -benchtime '$(or $(BENCHTIME),100ms)' ./...
 
+.PHONY: benchstat
+benchstat: ## the micro-benchmarks of BASE (HEAD) beside this tree's, in turns: COUNT (8) rounds
+	scripts/benchstat.sh '$(or $(BASE),HEAD)' '$(or $(COUNT),8)' '$(or $(BENCHTIME),200ms)'
+
 .PHONY: fuzz
 fuzz: build ## every fuzz target, FUZZTIME (60s) each
 	scripts/fuzz.sh '$(or $(FUZZTIME),60s)'
