@@ -11,6 +11,7 @@ import (
 
 	"carrel/internal/audit"
 	"carrel/internal/httpapi"
+	"carrel/internal/metrics"
 	"carrel/protocol"
 )
 
@@ -146,7 +147,13 @@ func (r *recorder) noteEnd(ctx context.Context, t protocol.EventType, data json.
 	usage := r.meter.Usage() // the broker's own figures
 	e.Tokens, e.CostUSD = usage.Tokens(), usage.CostUSD
 	if !r.began.IsZero() {
-		e.Seconds = time.Since(r.began).Seconds()
+		took := time.Since(r.began)
+		e.Seconds = took.Seconds()
+		ending := metrics.Finished
+		if t != protocol.EventRunFinished {
+			ending = string(told.Code)
+		}
+		r.metrics.RunEnded(r.about.Agent, ending, took)
 	}
 	_ = r.audit.Write(ctx, e)
 }

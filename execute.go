@@ -135,7 +135,7 @@ func (o *Orchestrator) carryOut(ctx context.Context, g *goingRun, run protocol.R
 	defer g.cancel(nil)
 	r := &recorder{
 		store: o.store, runID: run.RunID, questions: o.approvals,
-		audit: o.audit, about: g.about, began: time.Now(),
+		audit: o.audit, about: g.about, began: time.Now(), metrics: o.metrics,
 	}
 	defer o.audit.Settle(context.WithoutCancel(ctx), run.UserID)
 	defer o.approvals.forget(run.RunID)
@@ -191,7 +191,7 @@ func (o *Orchestrator) isClosing() bool {
 }
 
 func (o *Orchestrator) work(ctx context.Context, g *goingRun, r *recorder, run protocol.Run, req protocol.ExecuteRequest) error {
-	lease, err := o.pool.Acquire(ctx, req.UserID, pool.AcquireOptions{Queued: func(place int) { g.place.Store(int64(place)) }})
+	lease, err := o.acquire(ctx, req.UserID, func(place int) { g.place.Store(int64(place)) })
 	g.place.Store(0)
 	if err != nil {
 		return err
@@ -225,6 +225,21 @@ func (o *Orchestrator) work(ctx context.Context, g *goingRun, r *recorder, run p
 		return r.take(ctx, ev)
 	})
 	return err
+}
+
+// acquire gets the user's worker, and counts how long the turn took to come: not the
+// start that followed.
+func (o *Orchestrator) acquire(ctx context.Context, userID string, queued func(place int)) (*pool.Lease, error) {
+	asked := time.Now()
+	lease, err := o.pool.Acquire(ctx, userID, pool.AcquireOptions{Queued: queued})
+	turn := time.Now()
+	if err == nil {
+		if began := lease.Start().Began; began.After(asked) {
+			turn = began
+		}
+	}
+	o.metrics.Waited(turn.Sub(asked))
+	return lease, err
 }
 
 // timeout is the wall time of a run: the daemon's, or less if the request says so.

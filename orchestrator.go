@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"carrel/internal/audit"
 	"carrel/internal/broker"
 	"carrel/internal/cgroup"
@@ -20,6 +22,7 @@ import (
 	"carrel/internal/httpapi"
 	"carrel/internal/jail"
 	"carrel/internal/keyring"
+	"carrel/internal/metrics"
 	"carrel/internal/pool"
 	"carrel/internal/store"
 	"carrel/internal/workspace"
@@ -55,6 +58,9 @@ type Orchestrator struct {
 	keys        *keyring.Ring // nil = there is no sign-in
 	certificate *certificate  // nil = the API speaks no TLS
 	reloads     reloads
+
+	registry *prometheus.Registry
+	metrics  *metrics.Metrics
 
 	approvals   *approvals
 	denials     denials
@@ -124,7 +130,7 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 	if err := o.readPermissions(); err != nil {
 		return err
 	}
-	if err := errors.Join(o.openKeys(), o.openCertificate()); err != nil {
+	if err := errors.Join(o.openMetrics(), o.openKeys(), o.openCertificate()); err != nil {
 		return err
 	}
 	if err := o.openDirs(ctx); err != nil {
@@ -217,6 +223,8 @@ func (o *Orchestrator) startPool() {
 		Hook:            o.webhooks.Call,
 		Denied:          o.denied,
 		Decided:         o.decided,
+		Started:         o.started,
+		Ended:           func(r pool.EndReason) { o.metrics.WorkerEnded(string(r)) },
 		Logger:          o.log,
 	})
 	o.partsWG.Go(func() {
@@ -239,7 +247,7 @@ func (o *Orchestrator) endInterrupted(ctx context.Context) error {
 			return fmt.Errorf("end interrupted run %s: %w", run.RunID, err)
 		}
 		r := &recorder{
-			store: o.store, runID: run.RunID, seq: run.LastSeq, open: open,
+			store: o.store, runID: run.RunID, seq: run.LastSeq, open: open, metrics: o.metrics,
 			audit: o.audit, about: audit.Event{UserID: run.UserID, RunID: run.RunID, SessionID: run.SessionID, Agent: run.Agent},
 		}
 		err = r.end(ctx, protocol.Errorf(protocol.CodeInterrupted, "the daemon ended while the run was going"))
@@ -258,7 +266,9 @@ func (o *Orchestrator) endInterrupted(ctx context.Context) error {
 func (o *Orchestrator) Handler(loopback bool) http.Handler {
 	options := httpapi.Options{
 		Logger: o.log, Version: o.version, Loopback: loopback, Metrics: o.Metrics(),
-		RateLimit: httpapi.Rate{Requests: o.cfg.RateLimit.Requests, Per: o.cfg.RateLimit.Per},
+		Answered:      o.answered,
+		SignInRefused: func(r httpapi.SignInRefusal) { o.metrics.SignInRefused(string(r)) },
+		RateLimit:     httpapi.Rate{Requests: o.cfg.RateLimit.Requests, Per: o.cfg.RateLimit.Per},
 	}
 	if o.keys != nil {
 		options.Identify = o.identify

@@ -9,6 +9,7 @@ import (
 
 	"carrel/internal/audit"
 	"carrel/internal/broker"
+	"carrel/internal/metrics"
 	"carrel/internal/pool"
 	"carrel/internal/store"
 	"carrel/protocol"
@@ -30,9 +31,10 @@ type recorder struct {
 	open      []string
 	meter     *broker.Meter // nil = the run could use no model
 	// audit is told of the run's questions and of its end, in lines about it.
-	audit *audit.Log
-	about audit.Event
-	began time.Time // zero = under another daemon
+	audit   *audit.Log
+	about   audit.Event
+	began   time.Time        // zero = under another daemon
+	metrics *metrics.Metrics // nil = nobody counts
 }
 
 // take stores an event of the worker. ctx is the run's: its cause names what
@@ -211,5 +213,6 @@ func (r *recorder) append(ctx context.Context, ev protocol.Event) error {
 		return err
 	}
 	r.seq = ev.Seq
+	r.metrics.Event(ev.Type)
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"carrel/internal/audit"
-	"carrel/internal/pool"
 	"carrel/protocol"
 )
 
@@ -25,7 +24,10 @@ func (o *Orchestrator) Exec(ctx context.Context, userID string, req protocol.Exe
 		return protocol.ExecResult{}, err
 	}
 	began := time.Now()
-	defer func() { o.noteExecEnd(context.WithoutCancel(ctx), g, began, result, err) }()
+	defer func() {
+		o.noteExecEnd(context.WithoutCancel(ctx), g, began, result, err)
+		o.metrics.ExecEnded(endingOf(err), time.Since(began))
+	}()
 	return o.exec(ctx, g, req, sink)
 }
 
@@ -43,7 +45,7 @@ func (o *Orchestrator) exec(ctx context.Context, g *goingRun, req protocol.ExecR
 		defer o.mu.Unlock()
 		delete(o.going, key)
 	}()
-	lease, err := o.pool.Acquire(ctx, userID, pool.AcquireOptions{})
+	lease, err := o.acquire(ctx, userID, nil)
 	if err != nil {
 		return protocol.ExecResult{}, err
 	}

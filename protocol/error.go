@@ -3,6 +3,8 @@ package protocol
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -74,6 +76,9 @@ func (c Code) HTTPStatus() int {
 
 // Error makes a code an error, so that errors.Is(err, protocol.CodeNotFound) asks for it.
 func (c Code) Error() string { return string(c) }
+
+// Codes lists the codes above, in order of the alphabet.
+func Codes() []Code { return slices.Sorted(maps.Keys(httpStatus)) }
 
 // Known reports whether c is one of the codes above.
 func (c Code) Known() bool {

@@ -16,7 +16,7 @@ func TestMetricsTellWorkersAndIsolation(t *testing.T) {
 	text := string(body)
 	for _, line := range []string{
 		`carrel_workers{state="idle"} 1`, "carrel_workers_max 10", "carrel_queue_runs 0", "carrel_queue_size 100",
-		`carrel_model_tokens_total{kind="input"} 0`, "carrel_model_cost_usd_total 0", `carrel_isolation_layer{layer="user-namespace"} 1`, "carrel_isolation_degraded ",
+		`carrel_model_tokens_total{kind="input",model="other"} 0`, `carrel_model_cost_usd_total{model="other"} 0`, `carrel_isolation_layer{layer="user-namespace"} 1`, "carrel_isolation_degraded ",
 		"process_open_fds ", "go_goroutines ",
 	} {
 		if !strings.Contains(text, "\n"+line) {

@@ -203,6 +203,12 @@ var rooms = []room{
 		why:     "what every store has to do, whichever it is",
 	},
 	{
+		path:    "internal/metrics",
+		rooms:   []string{"protocol"},
+		foreign: []string{"github.com/prometheus/client_golang"},
+		why:     "counts what it is told: whose it is and where it comes from, it does not know",
+	},
+	{
 		path:  "internal/keyring",
 		rooms: []string{"protocol"},
 		why:   "whose an API key is: what it links is what could leak one",
@@ -228,7 +234,7 @@ var rooms = []room{
 		path: ".",
 		rooms: []string{
 			"internal/agent/session", "internal/audit", "internal/broker", "internal/cgroup", "internal/denial", "internal/engine", "internal/engine/local", "internal/files", "internal/hook", "internal/hook/webhook", "internal/httpapi",
-			"internal/jail", "internal/keyring", "internal/memory", "internal/pool", "internal/spelling", "internal/store", "internal/workspace", "protocol",
+			"internal/jail", "internal/keyring", "internal/memory", "internal/metrics", "internal/pool", "internal/spelling", "internal/store", "internal/workspace", "protocol",
 		},
 		foreign: []string{"github.com/caarlos0/env/v11", "github.com/oklog/ulid/v2", "github.com/prometheus/client_golang", "golang.org/x/sync", "golang.org/x/sys/unix"},
 		why:     "the front door wires the rooms of the host half",

@@ -117,7 +117,7 @@ func (l *Link) admit(ctx context.Context, runID string, x *exchange) *refusal {
 	defer a.mu.Unlock()
 	m := l.runs[runID]
 	if m == nil {
-		return forbid("no run of that name is going in this sandbox")
+		return forbid(NoRun, "no run of that name is going in this sandbox")
 	}
 	if err := a.openDay(ctx, b.o); err != nil {
 		b.log.ErrorContext(ctx, "what a user has spent is not known", "user", a.userID, "error", err)

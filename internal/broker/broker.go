@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"carrel/internal/store"
+	"carrel/protocol"
 )
 
 const (
@@ -67,9 +68,26 @@ type Options struct {
 	// UserDay is what a user's requests of one day (UTC) are paid from.
 	UserDay Budget
 	Ledger  Ledger
-	Logger  *slog.Logger
+	// Answered is told of each request that was let out, once it has ended, and Refused
+	// of each that was not; nil = nobody wants to know. They must not block.
+	Answered func(Exchange)
+	Refused  func(Refusal)
+	Logger   *slog.Logger
 	// Transport sends requests on; nil = one of the broker's own.
 	Transport http.RoundTripper
+}
+
+// Exchange is a request that was let out, and its answer.
+type Exchange struct {
+	RunID string
+	Model string // by which its answer is priced; "" = the table has none such
+	// Status is what the sandbox was answered; 0 = nothing.
+	Status            int
+	Cut               bool // the answer did not come to its end
+	Began             time.Time
+	Took              time.Duration
+	BytesIn, BytesOut int64 // of the two bodies
+	Usage             protocol.Usage
 }
 
 // route is where an allowed request goes.

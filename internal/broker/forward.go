@@ -59,7 +59,7 @@ type exchange struct {
 func (l *Link) serve(w http.ResponseWriter, r *http.Request) {
 	b := l.broker
 	if !b.enter() {
-		unavailable("shutting down").write(w)
+		b.refuse(w, unavailable("shutting down"))
 		return
 	}
 	defer b.requests.Done()
@@ -67,10 +67,10 @@ func (l *Link) serve(w http.ResponseWriter, r *http.Request) {
 	to, ok := b.routes[r.Method+" "+r.RequestURI]
 	switch {
 	case !ok:
-		forbid("this method and target are not allowed").write(w)
+		b.refuse(w, forbid(NotAllowed, "this method and target are not allowed"))
 		return
 	case r.ContentLength > b.maxBody:
-		tooLarge().write(w)
+		b.refuse(w, tooLarge())
 		return
 	}
 	select {
@@ -89,12 +89,20 @@ func (l *Link) serve(w http.ResponseWriter, r *http.Request) {
 	defer cancel(nil)
 	x.cancel = cancel
 	if refused := l.admit(ctx, r.Header.Get(door.RunHeader), x); refused != nil {
-		refused.write(w)
+		b.refuse(w, refused)
 		return
 	}
 	defer context.AfterFunc(b.ctx, func() { cancel(errClosed) })() //nolint:contextcheck // the end of the broker, beside that of the caller
 	defer context.AfterFunc(r.Context(), x.giveUp)()
 	x.carryOut(ctx, w, r, to)
+}
+
+// refuse answers a request that is not let out.
+func (b *Broker) refuse(w http.ResponseWriter, f *refusal) {
+	if b.o.Refused != nil {
+		b.o.Refused(f.reason)
+	}
+	f.write(w)
 }
 
 // carryOut forwards, and charges what it cost.
@@ -287,6 +295,14 @@ func (x *exchange) charge(ctx context.Context) {
 	}
 	x.meter.book(store.Spending{Requests: 1})
 	x.spent.Requests = 1
+	took := time.Since(x.began)
+	if tell := x.broker.o.Answered; tell != nil {
+		model, _ := x.broker.o.Prices.name(f.model)
+		tell(Exchange{
+			RunID: x.meter.runID, Model: model, Status: x.status, Cut: x.cut || f.failed, Began: x.began, Took: took,
+			BytesIn: x.bytesIn.Load(), BytesOut: x.bytesOut, Usage: x.spent.Usage(),
+		})
+	}
 	x.broker.charges <- store.Charge{
 		Time:     x.began,
 		UserID:   x.meter.link.account.userID,
@@ -296,7 +312,7 @@ func (x *exchange) charge(ctx context.Context) {
 		Cut:      x.cut || f.failed,
 		BytesIn:  x.bytesIn.Load(),
 		BytesOut: x.bytesOut,
-		Duration: time.Since(x.began),
+		Duration: took,
 		Spending: x.spent,
 	}
 }

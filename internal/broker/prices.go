@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"carrel/internal/exact"
@@ -167,17 +169,28 @@ func (r rates) atLeast(other rates) rates {
 	}
 }
 
+// Models lists the models that have a price, in order of the alphabet.
+func (p *Prices) Models() []string { return slices.Sorted(maps.Keys(p.models)) }
+
 // of finds a model's price. A model that is not known is the dearest of all, so
 // that a budget never lets through more than it should.
 func (p *Prices) of(model string) (pr price, known bool) {
-	// Gateways put a provider before the name: "anthropic/claude-…".
-	name := model[strings.LastIndexByte(model, '/')+1:]
-	for _, n := range []string{name, dated.ReplaceAllString(name, "")} {
-		if pr, ok := p.models[n]; ok {
-			return pr, true
-		}
+	if name, ok := p.name(model); ok {
+		return p.models[name], true
 	}
 	return p.dearest, false
+}
+
+// name finds the model's name in the table.
+func (p *Prices) name(model string) (name string, known bool) {
+	// Gateways put a provider before the name: "anthropic/claude-…".
+	name = model[strings.LastIndexByte(model, '/')+1:]
+	for _, n := range []string{name, dated.ReplaceAllString(name, "")} {
+		if _, ok := p.models[n]; ok {
+			return n, true
+		}
+	}
+	return "", false
 }
 
 // spending is what an answer of the model costs.

@@ -16,26 +16,40 @@ type refusal struct {
 	message string
 	code    protocol.Code // "" = none
 	retry   bool          // the same request may succeed later
+	reason  Refusal
 }
 
+// Refusal is why a request was not let out.
+type Refusal string
+
+// The reasons.
+const (
+	NotAllowed  Refusal = "not_allowed" // its method and target are not on the list
+	TooLarge    Refusal = "too_large"
+	NoRun       Refusal = "no_run" // of a run that is not going
+	OverBudget  Refusal = "budget"
+	Unavailable Refusal = "unavailable" // the broker closes, or its ledger gives no answer
+)
+
 // forbid refuses what is not allowed, for good.
-func forbid(message string) *refusal {
-	return &refusal{status: http.StatusForbidden, kind: "permission_error", message: message}
+func forbid(reason Refusal, message string) *refusal {
+	return &refusal{status: http.StatusForbidden, kind: "permission_error", message: message, reason: reason}
 }
 
 // overBudget is no 429: clients try that again by themselves, and this stays so.
 func overBudget(why string) *refusal {
 	return &refusal{
 		status: http.StatusForbidden, kind: "permission_error", message: "budget exceeded: " + why, code: protocol.CodeBudgetExceeded,
+		reason: OverBudget,
 	}
 }
 
 func tooLarge() *refusal {
-	return &refusal{status: http.StatusRequestEntityTooLarge, kind: "request_too_large", message: "the request is larger than 32 MiB"}
+	return &refusal{status: http.StatusRequestEntityTooLarge, kind: "request_too_large", message: "the request is larger than 32 MiB", reason: TooLarge}
 }
 
 func unavailable(message string) *refusal {
-	return &refusal{status: http.StatusServiceUnavailable, kind: "api_error", message: message, retry: true}
+	return &refusal{status: http.StatusServiceUnavailable, kind: "api_error", message: message, retry: true, reason: Unavailable}
 }
 
 // unreached is an upstream that gave no answer.

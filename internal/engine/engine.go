@@ -52,11 +52,20 @@ type Process interface {
 	Done() <-chan struct{}
 	// Exit tells how the worker ended; call it after Done.
 	Exit() protocol.ExitCause
+	// Steps tells how long each step of the start has taken so far, in order. It is
+	// called by who calls Bind, and not during that.
+	Steps() []StepTime
 	// Usage reads what the worker and its tree use now.
 	Usage() Usage
 	// OOMKills is how many processes of the tree the kernel has killed so far for
 	// want of memory; 0 where their memory is not bounded in sum.
 	OOMKills() int64
+}
+
+// StepTime is how long one step of a start took.
+type StepTime struct {
+	Step string
+	Took time.Duration
 }
 
 // Usage is what a sandbox uses. A figure that cannot be had is zero.

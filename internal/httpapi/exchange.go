@@ -2,9 +2,11 @@ package httpapi
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"carrel/protocol"
@@ -20,7 +22,33 @@ type exchange struct {
 	caller    string // its name; empty before it has signed in
 	status    int    // 0 before the answer has begun
 	sentBytes int64
+	body      countedBody
 	err       error // what cut the request short
+}
+
+// countedBody counts what is read of a request's body.
+type countedBody struct {
+	io.ReadCloser
+
+	bytes atomic.Int64 // a handler may read in a goroutine of its own
+}
+
+// Read implements io.Reader.
+func (c *countedBody) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.bytes.Add(int64(n))
+	return n, err
+}
+
+// Answered is a request that has been answered.
+type Answered struct {
+	Method  string // one of the route table's, or HEAD, or anything if there is no route
+	Pattern string // of its route; "" = there is none
+	Status  int
+	// Bytes of the two bodies.
+	ReceivedBytes, SentBytes int64
+	Began                    time.Time
+	Took                     time.Duration
 }
 
 // Unwrap lets http.ResponseController reach the server's own writer.
@@ -65,6 +93,12 @@ func (a *api) finish(x *exchange, r *http.Request) {
 		}
 	}
 	a.logAccess(x, r)
+	if a.opts.Answered != nil {
+		a.opts.Answered(r.Context(), Answered{
+			Method: r.Method, Pattern: x.pattern, Status: x.status,
+			ReceivedBytes: x.body.bytes.Load(), SentBytes: x.sentBytes, Began: x.began, Took: time.Since(x.began),
+		})
+	}
 	if p != nil && (begun || x.status == 0) {
 		panic(http.ErrAbortHandler)
 	}

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"log/slog"
 	"net/http"
@@ -18,6 +19,10 @@ type Options struct {
 	Version string       // told by /healthz and /openapi.json
 	// Metrics serves GET /metrics; nil: there are none.
 	Metrics http.Handler
+	// Answered is told of each request once it has been answered, and SignInRefused of
+	// each that nobody, or nobody any more, may make; nil: nobody wants to know.
+	Answered      func(context.Context, Answered)
+	SignInRefused func(SignInRefusal)
 	// Loopback says that the listener is reached from this machine alone. Then
 	// browsers are the way in from outside, and both of their tricks are
 	// refused: a foreign name that resolves to this machine (DNS rebinding) and
@@ -85,6 +90,10 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Request-Id", x.requestID)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	defer a.finish(x, r)
+	if r.Body != http.NoBody {
+		x.body.ReadCloser = r.Body
+		r.Body = &x.body // which is not the server's own: that one stays as it is
+	}
 	limitBodyTime(w, r, drainTimeout)
 	x.err = a.serve(x, r)
 	if x.err != nil && x.status == 0 {

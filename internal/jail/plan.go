@@ -73,6 +73,16 @@ type StepTime struct {
 	Took time.Duration `json:"took_ns"`
 }
 
+// Steps names the steps that a start may have, in order.
+func Steps() []string {
+	return []string{
+		"clone",
+		"private", "root", "system", "etc", "dev", "proc", "tmp", "binary", "network", "hostname",
+		"broker", "bind", "pivot",
+		"limits", "hide", "capabilities", "no_new_privs", "landlock", "seccomp",
+	}
+}
+
 // report is what PID 1 answers to a Plan and to a Binding.
 type report struct {
 	Failed string     `json:"failed,omitempty"` // the step

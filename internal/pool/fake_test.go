@@ -148,6 +148,17 @@ type fakeWorker struct {
 
 var _ engine.Process = (*fakeWorker)(nil)
 
+// Steps are two of the start, and one more once it is bound.
+func (w *fakeWorker) Steps() []engine.StepTime {
+	steps := []engine.StepTime{{Step: "clone", Took: time.Millisecond}, {Step: "root", Took: time.Millisecond}}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.userID != "" {
+		steps = append(steps, engine.StepTime{Step: "bind", Took: time.Millisecond})
+	}
+	return steps
+}
+
 func (w *fakeWorker) PID() int                   { return w.pid }
 func (w *fakeWorker) Stream() io.ReadWriteCloser { return w.host }
 func (w *fakeWorker) Done() <-chan struct{}      { return w.done }

@@ -52,6 +52,7 @@ func (w *scriptedWorker) Done() <-chan struct{}      { return w.done }
 func (w *scriptedWorker) Exit() protocol.ExitCause   { return protocol.ExitCause{Signal: "SIGKILL"} }
 func (w *scriptedWorker) Usage() engine.Usage        { return engine.Usage{} }
 func (w *scriptedWorker) OOMKills() int64            { return 0 }
+func (w *scriptedWorker) Steps() []engine.StepTime   { return nil }
 
 func (w *scriptedWorker) Kill() {
 	w.dying.Do(func() {

@@ -45,6 +45,12 @@ func (l *Lease) Release() {
 // Link is the host's end of the worker's line to the broker; nil = it has none.
 func (l *Lease) Link() Link { return l.w.link }
 
+// Worker is the number of the worker, unique in this pool.
+func (l *Lease) Worker() uint64 { return l.w.id }
+
+// Start is how the worker came to be its user's, for this run or an earlier one.
+func (l *Lease) Start() Start { return l.w.start }
+
 // Execute runs params on the worker and hands each of its events to sink, in
 // order, checked: the run's own, numbered from 1 without a gap, RUN_STARTED
 // first, nothing after the end. The sink is called from the goroutine that reads

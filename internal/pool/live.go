@@ -38,10 +38,14 @@ func (p *Pool) live(ctx context.Context, w *worker) {
 	var (
 		exit  protocol.ExitCause
 		talks sync.WaitGroup // the connection and what uses it
+
+		born, byItself bool
 	)
 	defer talks.Wait()
 	if proc := p.start(ctx, w); proc != nil {
+		born = true
 		p.attend(ctx, w, proc, &talks)
+		byItself = isClosed(proc.Done())
 		proc.Kill()
 		<-proc.Done()
 		exit = proc.Exit()
@@ -49,11 +53,18 @@ func (p *Pool) live(ctx context.Context, w *worker) {
 			w.link.Close()
 		}
 	}
-	var death *DeathError
+	var (
+		death  *DeathError
+		reason EndReason
+	)
 	p.update(func(s *state) {
 		death = deathOf(w.fate, exit)
+		reason = w.endReason(w.fate, exit, byItself)
 		s.buried(w, death)
 	})
+	if born && p.o.Ended != nil {
+		p.o.Ended(reason)
+	}
 	p.o.Logger.LogAttrs(ctx, slog.LevelDebug, "worker ended", slog.Uint64("worker", w.id), slog.String("how", death.Err.Message))
 }
 
@@ -66,6 +77,11 @@ func (p *Pool) start(ctx context.Context, w *worker) engine.Process {
 			return nil
 		}
 	}
+	kind := SpareStart
+	if !w.spare {
+		kind = ColdStart
+	}
+	w.beginStart(kind, w.startedAt, nil)
 	startCtx, cancel := context.WithTimeoutCause(ctx, p.o.StartupTimeout, errStartTimeout)
 	defer cancel()
 	var spec engine.Spec
@@ -74,7 +90,7 @@ func (p *Pool) start(ctx context.Context, w *worker) engine.Process {
 	}
 	proc, err := p.engine.Start(startCtx, spec)
 	if err != nil {
-		p.startFailed(ctx, w, stepStart, timedOut(startCtx, err))
+		p.startFailed(ctx, w, nil, stepStart, timedOut(startCtx, err))
 		return nil
 	}
 	return proc
@@ -93,17 +109,20 @@ func timedOut(ctx context.Context, err error) error {
 func (p *Pool) attend(ctx context.Context, w *worker, proc engine.Process, talks *sync.WaitGroup) {
 	var wanted bool
 	p.update(func(s *state) { wanted = s.started(w, proc) })
+	if wanted && w.spare {
+		p.startEnded(w, proc, nil)
+	}
 	if !wanted || !p.awaitUser(ctx, w, proc) {
 		return
 	}
-	deadline := w.startedAt.Add(p.o.StartupTimeout)
 	if w.spare {
-		deadline = time.Now().Add(p.o.StartupTimeout)
+		w.beginStart(WarmStart, time.Now(), proc)
 	}
+	deadline := w.start.Began.Add(p.o.StartupTimeout)
 	startCtx, cancel := context.WithDeadlineCause(ctx, deadline, errStartTimeout)
 	defer cancel()
 	if err := p.bind(startCtx, w, proc); err != nil {
-		p.startFailed(ctx, w, stepBind, timedOut(startCtx, err))
+		p.startFailed(ctx, w, proc, stepBind, timedOut(startCtx, err))
 		return
 	}
 	conn := jsonrpc.NewConn(proc.Stream(), &host{pool: p, w: w}, jsonrpc.Options{
@@ -114,10 +133,13 @@ func (p *Pool) attend(ctx context.Context, w *worker, proc engine.Process, talks
 	})
 	// Its error is conn.Err's.
 	talks.Go(func() { _ = conn.Run(ctx) })
+	asked := time.Now()
 	if err := p.initialize(startCtx, w, conn, talks); err != nil {
-		p.startFailed(ctx, w, stepInitialize, p.explainStart(startCtx, err, proc))
+		p.startFailed(ctx, w, proc, stepInitialize, p.explainStart(startCtx, err, proc))
 		return
 	}
+	w.handshook(time.Since(asked))
+	p.startEnded(w, proc, nil)
 	p.update(func(s *state) { s.initialized(w, conn) })
 	p.serve(ctx, w, conn, talks)
 }
@@ -197,12 +219,22 @@ func (p *Pool) explainStart(ctx context.Context, err error, proc engine.Process)
 }
 
 // startFailed tells the state, and the log: users only hear of it if it lasts.
-func (p *Pool) startFailed(ctx context.Context, w *worker, step string, err error) {
+func (p *Pool) startFailed(ctx context.Context, w *worker, proc engine.Process, step string, err error) {
 	death := startDeath(step, err)
 	var counted bool
 	p.update(func(s *state) { counted = s.startFailed(w, step, death) })
 	if counted {
+		p.startEnded(w, proc, death)
 		p.o.Logger.LogAttrs(ctx, slog.LevelWarn, "worker start failed", slog.String("step", step), slog.Any("err", err))
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -54,6 +54,10 @@ type Options struct {
 	Denied func(userID string, p protocol.DeniedParams)
 	// Decided is the same for what was decided of a tool.
 	Decided func(userID string, p protocol.DecidedParams)
+	// Started is told of each start that has come to an end, well or not, and Ended of
+	// each worker that is gone; nil = nobody wants to know. They must not block.
+	Started func(Start)
+	Ended   func(EndReason)
 	// ApprovalTimeout is how long Approve takes at most, for the worker to tell.
 	ApprovalTimeout time.Duration
 	// Connect makes a worker's line to the broker, when it is bound: the host's end,

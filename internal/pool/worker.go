@@ -26,6 +26,11 @@ type worker struct {
 	spare   bool   // started for nobody, to be warm
 	attempt uint64 // the round of its start, from its breaker (state.breakerOf)
 
+	// start is the worker's own goroutine's, and not changed once the worker is idle;
+	// stepsBefore are the steps of its process that were done when it began.
+	start       Start
+	stepsBefore int
+
 	// Guarded by the pool's mutex.
 	state  workerState
 	user   *user         // nil while nobody's; then the same for ever

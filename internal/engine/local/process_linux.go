@@ -59,8 +59,14 @@ func (p *process) Done() <-chan struct{} { return p.done }
 // Exit implements [engine.Process].
 func (p *process) Exit() protocol.ExitCause { return p.exit }
 
-// Steps tells how long each step of the start took, in order.
-func (p *process) Steps() []jail.StepTime { return p.steps }
+// Steps implements [engine.Process].
+func (p *process) Steps() []engine.StepTime {
+	steps := make([]engine.StepTime, len(p.steps))
+	for i, s := range p.steps {
+		steps[i] = engine.StepTime(s)
+	}
+	return steps
+}
 
 // watch starts the process's goroutines. ctx is for what has to be done whatever
 // has ended.

@@ -30,18 +30,18 @@ func BenchmarkColdStart(b *testing.B) {
 	plain := plainChild(b)
 	cases := []struct {
 		name string
-		run  func() (time.Duration, []jail.StepTime)
+		run  func() (time.Duration, []engine.StepTime)
 	}{
-		{"true", func() (time.Duration, []jail.StepTime) { return command(b, "/bin/true"), nil }},
-		{"plain-go", func() (time.Duration, []jail.StepTime) { return command(b, plain), nil }},
-		{"carrel-first-event", func() (time.Duration, []jail.StepTime) { return firstEvent(b, e, protocol.EventRunStarted) }},
-		{"carrel-first-text", func() (time.Duration, []jail.StepTime) { return firstEvent(b, e, protocol.EventTextDelta) }},
+		{"true", func() (time.Duration, []engine.StepTime) { return command(b, "/bin/true"), nil }},
+		{"plain-go", func() (time.Duration, []engine.StepTime) { return command(b, plain), nil }},
+		{"carrel-first-event", func() (time.Duration, []engine.StepTime) { return firstEvent(b, e, protocol.EventRunStarted) }},
+		{"carrel-first-text", func() (time.Duration, []engine.StepTime) { return firstEvent(b, e, protocol.EventTextDelta) }},
 	}
 	if bwrap, err := exec.LookPath("bwrap"); err == nil {
 		cases = append(cases, struct {
 			name string
-			run  func() (time.Duration, []jail.StepTime)
-		}{"bwrap", func() (time.Duration, []jail.StepTime) {
+			run  func() (time.Duration, []engine.StepTime)
+		}{"bwrap", func() (time.Duration, []engine.StepTime) {
 			return command(b, bwrap, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--unshare-all", "--die-with-parent", "/bin/true"), nil
 		}})
 	} else {
@@ -90,7 +90,7 @@ func command(b *testing.B, path string, args ...string) time.Duration {
 
 // firstEvent starts a worker for a user, has it execute a script, and measures up
 // to the first event of the wanted type.
-func firstEvent(b *testing.B, e *Engine, want protocol.EventType) (time.Duration, []jail.StepTime) {
+func firstEvent(b *testing.B, e *Engine, want protocol.EventType) (time.Duration, []engine.StepTime) {
 	b.Helper()
 	start := time.Now()
 	p, err := e.Start(b.Context(), engine.Spec{UserID: "ana"})

@@ -1,0 +1,137 @@
+package pool
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"carrel/internal/engine"
+	"carrel/protocol"
+)
+
+// told keeps what a pool tells of its workers.
+type told struct {
+	mu     sync.Mutex
+	starts []Start
+	ends   []EndReason
+}
+
+func (o *told) options(more Options) Options {
+	more.Started = func(s Start) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.starts = append(o.starts, s)
+	}
+	more.Ended = func(r EndReason) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.ends = append(o.ends, r)
+	}
+	return more
+}
+
+func (o *told) steps() map[StartKind][]string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := make(map[StartKind][]string)
+	for _, s := range o.starts {
+		var steps []string
+		for _, step := range s.Steps {
+			steps = append(steps, step.Step)
+		}
+		all[s.Kind] = steps
+	}
+	return all
+}
+
+func TestEachStartIsToldOnceWithItsStepsAndTheLeaseKnowsIt(t *testing.T) {
+	var cold, warm told
+	inBubble(t, cold.options(Options{}), func(t *testing.T, r *rig) {
+		l := r.acquire("ann")
+		defer l.Release()
+		want := map[StartKind][]string{ColdStart: {"clone", "root", "bind", "initialize"}}
+		if diff := cmp.Diff(want, cold.steps()); diff != "" {
+			t.Error(diff)
+		}
+		if s := l.Start(); s.Kind != ColdStart || s.Worker != l.Worker() || len(s.Steps) != 4 || s.Ended.Before(s.Began) {
+			t.Errorf("the lease tells %+v", s)
+		}
+		r.acquire("ann").Release()
+		if n := len(cold.starts); n != 1 {
+			t.Errorf("%d starts are told", n)
+		}
+	})
+	inBubble(t, warm.options(Options{Warm: 1}), func(t *testing.T, r *rig) {
+		synctest.Wait()
+		time.Sleep(time.Hour)
+		l := r.acquire("ann")
+		defer l.Release()
+		want := map[StartKind][]string{SpareStart: {"clone", "root"}, WarmStart: {"bind", "initialize"}}
+		synctest.Wait()
+		if diff := cmp.Diff(want, warm.steps()); diff != "" {
+			t.Error(diff)
+		}
+		if s := l.Start(); s.Kind != WarmStart || s.Ended.Sub(s.Began) > time.Minute {
+			t.Errorf("the wait for a user counts as a start: %+v", s)
+		}
+	})
+}
+
+func TestStartThatFailsIsToldWithItsError(t *testing.T) {
+	var o told
+	inBubble(t, o.options(Options{}), func(t *testing.T, r *rig) {
+		r.engine.startErr = func(n int, _ engine.Spec) error {
+			if n == 1 {
+				return errClone
+			}
+			return nil
+		}
+		r.acquire("ann").Release()
+		if len(o.starts) != 2 || o.starts[0].Err == nil || o.starts[0].Kind != ColdStart || o.starts[1].Err != nil {
+			t.Errorf("told: %+v", o.starts)
+		}
+		r.engine.bindErr = func(string) error { return errors.New("no") }
+		q := r.request("bob")
+		<-q.done
+		if last := o.starts[len(o.starts)-1]; last.Err == nil || last.Err.Cause.Step != stepBind {
+			t.Errorf("told: %+v", last)
+		}
+		if len(o.ends) == 0 || o.ends[0] != EndStartFailed {
+			t.Errorf("the ends are %q", o.ends)
+		}
+	})
+}
+
+func TestEachEndOfAWorkerHasItsReason(t *testing.T) {
+	for message, want := range map[string]EndReason{
+		"text exit:0":      EndCrashed, // in the middle of a run
+		"text exit:3":      EndCrashed,
+		"text sig:SIGKILL": EndCrashed,
+		"torn":             EndCrashed,
+		"oom":              EndOutOfMemory,
+		"seccomp":          EndSeccomp,
+		"stop deaf":        EndNoAnswer,
+		"raw:garbage wait": EndProtocol,
+		"quiet":            EndProtocol,
+		"ok":               EndStopped, // retired
+	} {
+		var o told
+		options := o.options(Options{PingInterval: 10 * time.Second, PingTimeout: 5 * time.Second, IdleTimeout: time.Minute})
+		t.Run(message, func(t *testing.T) {
+			inBubble(t, options, func(t *testing.T, r *rig) {
+				l := r.acquire("ann")
+				_, _ = l.Execute(t.Context(), protocol.ExecuteParams{RunID: "run_x", Message: message}, nothing)
+				l.Release()
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				if diff := cmp.Diff([]EndReason{want}, o.ends); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
+}
