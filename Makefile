@@ -27,6 +27,7 @@ build: ## build carrel and carrel-worker into bin/
 test-programs: build # what tests put in the worker's place, and beside it
 	CGO_ENABLED=0 go build -trimpath -o bin/carrel-tooltest ./internal/tool/tooltest
 	CGO_ENABLED=0 go build -trimpath -o bin/carrel-lesshost ./internal/lesshost
+	CGO_ENABLED=0 go -C tools/promql build -trimpath -ldflags '-s -w' -o ../../bin/carrel-promql .
 
 # AG-UI's own client, for TestHttpAgent. npm checks what it loads against the lock file.
 agui_client = cmd/carrel/testdata/httpagent

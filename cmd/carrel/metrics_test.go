@@ -53,8 +53,9 @@ func (d *daemon) metric(series string, value float64) {
 	d.t.Errorf("there is no %q, but\n%s", strings.TrimSpace(line), strings.Join(regexp.MustCompile(`(?m)^`+name+`\b.*$`).FindAllString(d.scrape(acceptText), -1), "\n"))
 }
 
-// loaded is a daemon that has had some of everything that metrics tell.
-func loaded(t *testing.T) *stage {
+// loaded is a daemon that has had some of everything that metrics tell. begun, if there
+// is one, is called before any of it.
+func loaded(t *testing.T, begun ...func(*stage)) *stage {
 	t.Helper()
 	script := turns(
 		step{message: "use a tool", calls: []anthropictest.Block{bash("t1", "echo hello; cat /etc/shadow")}, results: []string{"!hello"}, answer: "Done."},
@@ -64,6 +65,9 @@ func loaded(t *testing.T) *stage {
 	script[1].Reply.Usage = anthropictest.Usage{InputTokens: 50, CacheReadInputTokens: 1200, OutputTokens: 7}
 	script[2].Reply.Usage = anthropictest.Usage{InputTokens: 11, OutputTokens: 3}
 	s := play(t, script, "SANDBOX_WARM_WORKERS=1")
+	for _, do := range begun {
+		do(s)
+	}
 	s.say("zz1", "use a tool")
 	s.say("zz1", "another model", func(r *protocol.ExecuteRequest) { r.Config.Model = `evil"} 7 model` })
 	for _, user := range []string{"zz1", "zz2", "zz3"} { // one of them at least finds no warm worker
