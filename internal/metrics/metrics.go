@@ -118,7 +118,7 @@ func (m *Metrics) makeTables(mk maker, sets Sets) {
 	m.brokerBytesIn, m.brokerSent = bytes.WithLabelValues("to_model"), bytes.WithLabelValues("to_sandbox")
 
 	starts := mk.vector("worker_starts_total", "Starts of workers by kind: cold and warm for a user, spare for nobody yet.", "kind", "result")
-	m.starts = map[StartKind][2]prometheus.Counter{}
+	m.starts = make(map[StartKind][2]prometheus.Counter, len(startKinds))
 	for _, kind := range startKinds {
 		m.starts[kind] = [2]prometheus.Counter{starts.WithLabelValues(string(kind), "failed"), starts.WithLabelValues(string(kind), "ok")}
 	}
@@ -127,7 +127,7 @@ func (m *Metrics) makeTables(mk maker, sets Sets) {
 	m.requests = table(mk.vector("http_requests_total", "Requests of the HTTP API, by route and class of the status.", "route", "status"), sets.Routes, statuses)
 
 	events := mk.vector("events_total", "Events of runs that were stored, by type.", "type")
-	m.events = map[protocol.EventType]prometheus.Counter{}
+	m.events = make(map[protocol.EventType]prometheus.Counter, len(eventTypes))
 	for _, t := range eventTypes {
 		m.events[t] = events.WithLabelValues(string(t))
 	}

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,7 +51,7 @@ func (m maker) counters(name, help, label string, set []string) counters {
 func curry(v *prometheus.CounterVec, set []string, before ...string) counters {
 	all := make(counters, len(set)+1)
 	for _, value := range append([]string{Other}, set...) {
-		all[value] = v.WithLabelValues(append(before[:len(before):len(before)], value)...)
+		all[value] = v.WithLabelValues(append(slices.Clip(before), value)...)
 	}
 	return all
 }

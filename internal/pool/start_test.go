@@ -34,16 +34,16 @@ func (o *told) options(more Options) Options {
 	return more
 }
 
-func (o *told) steps() map[StartKind][]string {
+func (o *told) steps() map[string][]string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	all := make(map[StartKind][]string)
+	all := make(map[string][]string)
 	for _, s := range o.starts {
 		var steps []string
 		for _, step := range s.Steps {
 			steps = append(steps, step.Step)
 		}
-		all[s.Kind] = steps
+		all[string(s.Kind)] = steps
 	}
 	return all
 }
@@ -53,7 +53,7 @@ func TestEachStartIsToldOnceWithItsStepsAndTheLeaseKnowsIt(t *testing.T) {
 	inBubble(t, cold.options(Options{}), func(t *testing.T, r *rig) {
 		l := r.acquire("ann")
 		defer l.Release()
-		want := map[StartKind][]string{ColdStart: {"clone", "root", "bind", "initialize"}}
+		want := map[string][]string{"cold": {"clone", "root", "bind", "initialize"}}
 		if diff := cmp.Diff(want, cold.steps()); diff != "" {
 			t.Error(diff)
 		}
@@ -70,7 +70,7 @@ func TestEachStartIsToldOnceWithItsStepsAndTheLeaseKnowsIt(t *testing.T) {
 		time.Sleep(time.Hour)
 		l := r.acquire("ann")
 		defer l.Release()
-		want := map[StartKind][]string{SpareStart: {"clone", "root"}, WarmStart: {"bind", "initialize"}}
+		want := map[string][]string{"spare": {"clone", "root"}, "warm": {"bind", "initialize"}}
 		synctest.Wait()
 		if diff := cmp.Diff(want, warm.steps()); diff != "" {
 			t.Error(diff)
