@@ -25,7 +25,7 @@ func (o *Orchestrator) openMetrics() error {
 		Steps:  append(jail.Steps(), pool.StepInitialize),
 	}
 	for _, r := range httpapi.Routes() {
-		sets.Routes = append(sets.Routes, routeName(r.Method, r.Pattern))
+		sets.Routes = append(sets.Routes, metrics.Route{Method: r.Method, Pattern: r.Pattern})
 	}
 	if o.cfg.AnthropicAPIKey.IsSet() {
 		prices, err := o.cfg.prices()
@@ -49,8 +49,6 @@ func (o *Orchestrator) Metrics() http.Handler {
 	return promhttp.HandlerFor(o.registry, promhttp.HandlerOpts{})
 }
 
-func routeName(method, pattern string) string { return method + " " + pattern }
-
 // answered counts a request of the HTTP API.
 func (o *Orchestrator) answered(_ context.Context, a httpapi.Answered) {
 	method := a.Method
@@ -58,7 +56,7 @@ func (o *Orchestrator) answered(_ context.Context, a httpapi.Answered) {
 		method = http.MethodGet // whose route it is
 	}
 	o.metrics.Answered(metrics.Request{
-		Route: routeName(method, a.Pattern), Traffic: trafficOf(a.Pattern), Status: a.Status,
+		Route: metrics.Route{Method: method, Pattern: a.Pattern}, Traffic: trafficOf(a.Pattern), Status: a.Status,
 		Received: a.ReceivedBytes, Sent: a.SentBytes, Took: a.Took,
 	})
 }

@@ -13,9 +13,12 @@ import (
 type Sets struct {
 	Agents []string
 	Models []string // with a price
-	Routes []string // of the HTTP API, as patterns
+	Routes []Route  // of the HTTP API
 	Steps  []string // of a start
 }
+
+// Route is one of the HTTP API.
+type Route struct{ Method, Pattern string }
 
 // Metrics are the daemon's counters and histograms.
 type Metrics struct {
@@ -40,7 +43,7 @@ type Metrics struct {
 	brokerRefused             counters
 	brokerBytesIn, brokerSent prometheus.Counter
 
-	requests       map[string]counters // by route, then status
+	requests       map[Route]counters // by route, then status; the zero one is of no route
 	requestTimes   histograms
 	received, sent counters
 	signIns        counters
@@ -124,7 +127,11 @@ func (m *Metrics) makeTables(mk maker, sets Sets) {
 	}
 	m.runs = table(mk.vector("runs_total", "Runs that have ended, by agent and ending: finished, or the code of the error.", "agent", "ending"), sets.Agents, endings())
 	m.tokens = table(mk.vector("model_tokens_total", "Tokens that ended model requests have counted, by model and kind.", "model", "kind"), sets.Models, tokenKinds)
-	m.requests = table(mk.vector("http_requests_total", "Requests of the HTTP API, by route and class of the status.", "route", "status"), sets.Routes, statuses)
+	requests := mk.vector("http_requests_total", "Requests of the HTTP API, by route and class of the status.", "route", "status")
+	m.requests = map[Route]counters{{}: curry(requests, statuses, Other)}
+	for _, r := range sets.Routes {
+		m.requests[r] = curry(requests, statuses, r.Method+" "+r.Pattern)
+	}
 
 	events := mk.vector("events_total", "Events of runs that were stored, by type.", "type")
 	m.events = make(map[protocol.EventType]prometheus.Counter, len(eventTypes))
@@ -148,6 +155,14 @@ func row(all map[string]counters, value string) counters {
 		return c
 	}
 	return all[Other]
+}
+
+// of finds a route's counters, or those of none.
+func (m *Metrics) of(r Route) counters {
+	if c, ok := m.requests[r]; ok {
+		return c
+	}
+	return m.requests[Route{}]
 }
 
 func endings() []string { return append(words(protocol.Codes()), Finished) }
@@ -270,7 +285,7 @@ func (m *Metrics) ModelRefused(reason string) {
 
 // Request is one of the HTTP API that has been answered.
 type Request struct {
-	Route          string // "" = none
+	Route          Route
 	Traffic        string
 	Status         int
 	Received, Sent int64 // bytes of bodies
@@ -282,7 +297,7 @@ func (m *Metrics) Answered(r Request) {
 	if m == nil {
 		return
 	}
-	row(m.requests, r.Route).of(class(r.Status)).Inc()
+	m.of(r.Route).of(class(r.Status)).Inc()
 	m.requestTimes.of(r.Traffic).Observe(r.Took.Seconds())
 	m.received.of(r.Traffic).Add(float64(r.Received))
 	m.sent.of(r.Traffic).Add(float64(r.Sent))

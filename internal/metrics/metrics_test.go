@@ -14,7 +14,7 @@ import (
 	"carrel/protocol"
 )
 
-var sets = Sets{Agents: []string{"shell"}, Models: []string{"claude-x"}, Routes: []string{"GET /v1/runs"}, Steps: []string{"clone"}}
+var sets = Sets{Agents: []string{"shell"}, Models: []string{"claude-x"}, Routes: []Route{{"GET", "/v1/runs"}}, Steps: []string{"clone"}}
 
 // everywhere tells a word, or what was measured, wherever a method takes one.
 func everywhere(m *Metrics, word string) {
@@ -26,7 +26,7 @@ func everywhere(m *Metrics, word string) {
 	m.WorkerEnded(word)
 	m.ModelAnswered(ModelRequest{Model: word, Status: len(word), Took: time.Second, Usage: protocol.Usage{InputTokens: 1, CostUSD: 1}})
 	m.ModelRefused(word)
-	m.Answered(Request{Route: word, Traffic: word, Status: -1, Took: time.Second})
+	m.Answered(Request{Route: Route{word, word}, Traffic: word, Status: -1, Took: time.Second})
 	m.SignInRefused(word)
 }
 
@@ -71,7 +71,7 @@ func TestKnownWordsHaveSeriesOfTheirOwn(t *testing.T) {
 	m.RunEnded("shell", string(protocol.CodeRunTimeout), time.Second)
 	m.Event(protocol.EventTextDelta)
 	m.ModelAnswered(ModelRequest{Model: "claude-x", Status: 529, Usage: protocol.Usage{OutputTokens: 7, CostUSD: 0.5}, BytesIn: 3, BytesOut: 4})
-	m.Answered(Request{Route: "GET /v1/runs", Status: 404, Traffic: TrafficFiles, Received: 5, Sent: 6})
+	m.Answered(Request{Route: Route{"GET", "/v1/runs"}, Status: 404, Traffic: TrafficFiles, Received: 5, Sent: 6})
 	m.Started(WarmStart, time.Second)
 	m.StartFailed(ColdStart)
 	for what, c := range map[string]prometheus.Counter{
@@ -79,7 +79,7 @@ func TestKnownWordsHaveSeriesOfTheirOwn(t *testing.T) {
 		"timeout":       m.runs["shell"][string(protocol.CodeRunTimeout)],
 		"events":        m.events[protocol.EventTextDelta],
 		"broker":        m.brokerRequests["5xx"],
-		"http":          m.requests["GET /v1/runs"]["4xx"],
+		"http":          m.requests[Route{"GET", "/v1/runs"}]["4xx"],
 		"warm start":    m.starts[WarmStart][1],
 		"failed starts": m.starts[ColdStart][0],
 	} {
@@ -102,7 +102,9 @@ func TestCountingAllocatesNothing(t *testing.T) {
 		"event":       func() { m.Event(protocol.EventTextDelta) },
 		"stray event": func() { m.Event("nothing") },
 		"run":         func() { m.RunEnded("shell", Finished, time.Second) },
-		"request":     func() { m.Answered(Request{Route: "GET /v1/runs", Traffic: Other, Status: 200, Took: time.Second}) },
+		"request": func() {
+			m.Answered(Request{Route: Route{"GET", "/v1/runs"}, Traffic: Other, Status: 200, Took: time.Second})
+		},
 	} {
 		count()
 		if n := testing.AllocsPerRun(1000, count); n != 0 {
