@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"carrel/internal/jail"
+	"carrel/internal/logline"
 	"carrel/internal/workspace"
 	"carrel/protocol"
 )
@@ -269,7 +270,7 @@ func (w *diskWatch) look(ctx context.Context, u *diskUser) {
 	case protocol.CodeOf(err) == protocol.CodeNotFound && err != nil:
 		u.isOver = false // no run is going: the directory was removed
 	case err != nil:
-		w.log.WarnContext(ctx, "directory of user cannot be counted", "user", u.id, "error", err)
+		w.log.WarnContext(ctx, "directory of user cannot be counted", logline.KeyUser, logline.User(u.id), "error", err)
 		if u.uncounted++; u.uncounted >= maxUncounted {
 			w.stop(runs, protocol.Errorf(protocol.CodeDiskQuotaExceeded, "what the user's directory holds cannot be counted: %w", err))
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"carrel/internal/audit"
+	"carrel/internal/logline"
 	"carrel/internal/pool"
 	"carrel/internal/store"
 	"carrel/protocol"
@@ -20,8 +21,9 @@ import (
 // goingRun is a run between its record and its ending.
 type goingRun struct {
 	cancel context.CancelCauseFunc
-	place  atomic.Int64 // in the pool's queue; 0 = it does not wait
-	about  audit.Event  // whose it is, for its lines in the audit log
+	ctx    context.Context //nolint:containedctx // the run's own: whom lines of the log are about
+	place  atomic.Int64    // in the pool's queue; 0 = it does not wait
+	about  audit.Event     // whose it is, for its lines in the audit log
 }
 
 // Execute records a run and sets it going. It is durable when Execute returns,
@@ -45,6 +47,7 @@ func (o *Orchestrator) submit(ctx context.Context, req protocol.ExecuteRequest, 
 	if err := o.checkRequest(&req); err != nil {
 		return protocol.Run{}, false, err
 	}
+	logline.Fill(ctx, logline.Fields{UserID: req.UserID, Session: req.SessionID})
 	if err := o.auditable(ctx); err != nil {
 		return protocol.Run{}, false, err
 	}
@@ -72,19 +75,23 @@ func (o *Orchestrator) submit(ctx context.Context, req protocol.ExecuteRequest, 
 		IdempotencyKey: key,
 	})
 	if err != nil || existing {
+		logline.Fill(ctx, logline.Fields{Run: run.RunID, UserID: run.UserID, Session: run.SessionID})
 		return run, existing, err
 	}
-	o.log.InfoContext(ctx, "run accepted", "run", run.RunID, "caller", caller)
-	o.begin(&goingRun{about: audit.Event{ //nolint:contextcheck // a run outlives the caller who asked for it
+	g := &goingRun{about: audit.Event{
 		Caller: caller, UserID: run.UserID, RunID: run.RunID, SessionID: run.SessionID, Agent: run.Agent,
-	}}, run, req)
+	}}
+	g.ctx = logline.Carry(o.root, ctx) //nolint:contextcheck // a run outlives the caller who asked for it
+	logline.Fill(g.ctx, logline.Fields{Run: run.RunID, UserID: run.UserID, Session: run.SessionID})
+	o.log.InfoContext(g.ctx, "run accepted", "caller", caller, "agent", run.Agent) //nolint:contextcheck // as above
+	o.begin(g, run, req)                                                           //nolint:contextcheck // as above
 	return run, false, nil
 }
 
 // begin sets a run going. One that cannot be written down, and must be, ends before
 // it has a worker.
 func (o *Orchestrator) begin(g *goingRun, run protocol.Run, req protocol.ExecuteRequest) {
-	ctx, cancel := context.WithCancelCause(o.root)
+	ctx, cancel := context.WithCancelCause(g.ctx)
 	g.cancel = cancel
 	e := g.line(audit.RunSubmitted)
 	e.Decision, e.Content = audit.Allow, req.Message
@@ -141,7 +148,9 @@ func (o *Orchestrator) carryOut(ctx context.Context, g *goingRun, run protocol.R
 	defer o.approvals.forget(run.RunID)
 	err := o.work(ctx, g, r, run, req)
 	if err != nil {
-		o.log.InfoContext(ctx, "run ended in an error", "run", run.RunID, "code", protocol.CodeOf(err), "error", err)
+		o.log.InfoContext(ctx, "run ended in an error", "code", protocol.CodeOf(err), "error", err, "took", time.Since(r.began))
+	} else {
+		o.log.InfoContext(ctx, "run ended", "took", time.Since(r.began))
 	}
 	if !r.ended {
 		if err == nil {
@@ -164,7 +173,7 @@ func (o *Orchestrator) insist(ctx context.Context, r *recorder, cause error) {
 		if err == nil {
 			return
 		}
-		o.log.ErrorContext(ctx, "ending of run is not stored", "run", r.runID, "error", err)
+		o.log.ErrorContext(ctx, "ending of run is not stored", "error", err)
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
@@ -204,7 +213,7 @@ func (o *Orchestrator) work(ctx context.Context, g *goingRun, r *recorder, run p
 		return err
 	}
 	defer disk.end()
-	r.meter = o.meter(lease, run.RunID)
+	r.meter = o.meter(ctx, lease, run.RunID)
 	defer r.meter.End()
 	timeout := o.timeout(req.Config.TimeoutSeconds)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout,
@@ -237,6 +246,7 @@ func (o *Orchestrator) acquire(ctx context.Context, userID string, queued func(p
 		if began := lease.Start().Began; began.After(asked) {
 			turn = began
 		}
+		logline.Fill(ctx, logline.Fields{Worker: lease.Worker()})
 	}
 	o.metrics.Waited(turn.Sub(asked))
 	return lease, err

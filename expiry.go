@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"carrel/internal/audit"
+	"carrel/internal/logline"
 	"carrel/internal/workspace"
 )
 
@@ -38,7 +39,7 @@ func (e expiry) run(ctx context.Context) {
 		gone, err := e.dirs.Expire(ctx, e.ttl, e.isAwaited)
 		for _, userID := range gone {
 			_ = e.audit.Write(ctx, audit.Event{Action: audit.UserExpired, UserID: userID, Decision: audit.Allow})
-			e.log.InfoContext(ctx, "directory of user is removed", "user", userID, "unused_for_longer_than", e.ttl)
+			e.log.InfoContext(ctx, "directory of user is removed", logline.KeyUser, logline.User(userID), "unused_for_longer_than", e.ttl)
 		}
 		if err != nil && ctx.Err() == nil {
 			e.log.WarnContext(ctx, "some directories could not be removed", "error", err)

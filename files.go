@@ -10,6 +10,7 @@ import (
 
 	"carrel/internal/audit"
 	"carrel/internal/files"
+	"carrel/internal/logline"
 	"carrel/internal/workspace"
 	"carrel/protocol"
 )
@@ -179,6 +180,8 @@ func (o *Orchestrator) useFiles(ctx context.Context, userID string, create bool)
 		o.runsWG.Done()
 		return nil, err
 	}
+	ctx = logline.Carry(ctx, ctx)
+	logline.Fill(ctx, logline.Fields{UserID: userID})
 	lasting, cancelLasting := context.WithCancelCause(context.WithoutCancel(ctx))
 	ctx, cancelCall := context.WithCancelCause(ctx)
 	cancel := func(cause error) { cancelCall(cause); cancelLasting(cause) }

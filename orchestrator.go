@@ -22,6 +22,7 @@ import (
 	"carrel/internal/httpapi"
 	"carrel/internal/jail"
 	"carrel/internal/keyring"
+	"carrel/internal/logline"
 	"carrel/internal/metrics"
 	"carrel/internal/pool"
 	"carrel/internal/store"
@@ -110,6 +111,7 @@ func New(ctx context.Context, cfg Config, options ...Option) (*Orchestrator, err
 	for _, option := range options {
 		option(o)
 	}
+	o.log = logline.New(o.log)
 	o.root, o.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := o.open(ctx); err != nil {
 		return nil, errors.Join(err, o.close())
@@ -220,7 +222,7 @@ func (o *Orchestrator) startPool() {
 		ApprovalTimeout: o.cfg.ApprovalTimeout,
 		Connect:         o.connect(),
 		Permissions:     o.permissions,
-		Hook:            o.webhooks.Call,
+		Hook:            o.askWebhook,
 		Denied:          o.denied,
 		Decided:         o.decided,
 		Started:         o.started,
@@ -246,6 +248,7 @@ func (o *Orchestrator) endInterrupted(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("end interrupted run %s: %w", run.RunID, err)
 		}
+		ctx := logline.With(ctx, logline.Fields{Run: run.RunID, UserID: run.UserID, Session: run.SessionID})
 		r := &recorder{
 			store: o.store, runID: run.RunID, seq: run.LastSeq, open: open, metrics: o.metrics,
 			audit: o.audit, about: audit.Event{UserID: run.UserID, RunID: run.RunID, SessionID: run.SessionID, Agent: run.Agent},

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"carrel/internal/audit"
+	"carrel/internal/logline"
 	"carrel/protocol"
 )
 
@@ -20,6 +21,9 @@ func (o *Orchestrator) Exec(ctx context.Context, userID string, req protocol.Exe
 	}
 	defer o.runsWG.Done()
 	g := &goingRun{about: audit.Event{Caller: callerOf(ctx), UserID: userID, RunID: newID("exec_")}}
+	ctx = logline.Carry(ctx, ctx)
+	logline.Fill(ctx, logline.Fields{Run: g.about.RunID, UserID: userID})
+	g.ctx = ctx
 	if err := o.noteExec(ctx, g, req.Command); err != nil {
 		return protocol.ExecResult{}, err
 	}

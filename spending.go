@@ -61,12 +61,12 @@ func (o *Orchestrator) connect() func(string) (pool.Link, *os.File, error) {
 }
 
 // meter lets the run's requests pass and counts them; nil without a broker.
-func (o *Orchestrator) meter(lease *pool.Lease, runID string) *broker.Meter {
+func (o *Orchestrator) meter(ctx context.Context, lease *pool.Lease, runID string) *broker.Meter {
 	link, ok := lease.Link().(*broker.Link)
 	if !ok {
 		return nil
 	}
-	return link.Begin(runID, broker.Budget{USD: o.cfg.BudgetRunUSD, Tokens: int64(o.cfg.BudgetRunTokens)})
+	return link.Begin(ctx, runID, broker.Budget{USD: o.cfg.BudgetRunUSD, Tokens: int64(o.cfg.BudgetRunTokens)})
 }
 
 func (o *Orchestrator) totals() protocol.Totals {

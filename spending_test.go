@@ -56,7 +56,7 @@ func newMeter(t *testing.T, budget broker.Budget) (m *broker.Meter, ask func() i
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close() })
-	return link.Begin("run_1", budget), func() int {
+	return link.Begin(t.Context(), "run_1", budget), func() int {
 		t.Helper()
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, door.BaseURL+"/v1/messages", strings.NewReader("{}"))
 		if err != nil {

@@ -24,6 +24,7 @@ var rooms = []room{
 		rooms: []string{"protocol"},
 		why:   "one peer for both halves: it knows messages, not who sends them",
 	},
+	{path: "internal/logline", why: "whom a line of the log is about, for every room of the host half that logs: it links nothing"},
 	{
 		path:    "internal/fdpass",
 		foreign: []string{"golang.org/x/sys/unix"},
@@ -164,7 +165,7 @@ var rooms = []room{
 	},
 	{
 		path:    "internal/pool",
-		rooms:   []string{"internal/engine", "internal/jsonrpc", "protocol"},
+		rooms:   []string{"internal/engine", "internal/jsonrpc", "internal/logline", "protocol"},
 		foreign: []string{"golang.org/x/sync"},
 		why:     "lends workers of any engine; it stores nothing and answers nobody's HTTP",
 	},
@@ -187,7 +188,7 @@ var rooms = []room{
 	},
 	{
 		path:  "internal/broker",
-		rooms: []string{"internal/door", "internal/exact", "internal/store", "protocol"},
+		rooms: []string{"internal/door", "internal/exact", "internal/logline", "internal/store", "protocol"},
 		why:   "the only room with keys: the less it links, the fewer can leak them",
 	},
 	{
@@ -221,7 +222,7 @@ var rooms = []room{
 	},
 	{
 		path:    "internal/httpapi",
-		rooms:   []string{"internal/agui", "internal/spelling", "protocol"},
+		rooms:   []string{"internal/agui", "internal/logline", "internal/spelling", "protocol"},
 		foreign: []string{"golang.org/x/time/rate"},
 		why:     "speaks to its own small Service, so that it can be tested without a pool, and a pool without it",
 	},
@@ -234,7 +235,7 @@ var rooms = []room{
 		path: ".",
 		rooms: []string{
 			"internal/agent/session", "internal/audit", "internal/broker", "internal/cgroup", "internal/denial", "internal/engine", "internal/engine/local", "internal/files", "internal/hook", "internal/hook/webhook", "internal/httpapi",
-			"internal/jail", "internal/keyring", "internal/memory", "internal/metrics", "internal/pool", "internal/spelling", "internal/store", "internal/workspace", "protocol",
+			"internal/jail", "internal/keyring", "internal/logline", "internal/memory", "internal/metrics", "internal/pool", "internal/spelling", "internal/store", "internal/workspace", "protocol",
 		},
 		foreign: []string{"github.com/caarlos0/env/v11", "github.com/oklog/ulid/v2", "github.com/prometheus/client_golang", "golang.org/x/sync", "golang.org/x/sys/unix"},
 		why:     "the front door wires the rooms of the host half",

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"carrel/internal/logline"
 	"carrel/internal/store"
 	"carrel/protocol"
 )
@@ -47,6 +48,7 @@ func newAccount(userID string) *account {
 
 // Meter counts what one run spends. A nil one is that of a run that can spend nothing.
 type Meter struct {
+	ctx    context.Context //nolint:containedctx // whom lines of the log are about, and no more
 	link   *Link
 	runID  string
 	budget Budget
@@ -59,8 +61,9 @@ type Meter struct {
 }
 
 // Begin lets requests of the run pass, paid from its budget; End it.
-func (l *Link) Begin(runID string, budget Budget) *Meter {
-	m := &Meter{link: l, runID: runID, budget: budget, going: make(map[*exchange]struct{})}
+// ctx is whom lines of the log are about.
+func (l *Link) Begin(ctx context.Context, runID string, budget Budget) *Meter {
+	m := &Meter{ctx: ctx, link: l, runID: runID, budget: budget, going: make(map[*exchange]struct{})}
 	l.account.mu.Lock()
 	defer l.account.mu.Unlock()
 	l.runs[runID] = m
@@ -120,7 +123,7 @@ func (l *Link) admit(ctx context.Context, runID string, x *exchange) *refusal {
 		return forbid(NoRun, "no run of that name is going in this sandbox")
 	}
 	if err := a.openDay(ctx, b.o); err != nil {
-		b.log.ErrorContext(ctx, "what a user has spent is not known", "user", a.userID, "error", err)
+		b.log.ErrorContext(ctx, "what a user has spent is not known", logline.KeyRun, runID, logline.KeyUser, logline.User(a.userID), "error", err)
 		return unavailable("what was spent so far is not known: try again later")
 	}
 	why := m.budget.usedUp(m.spent, "the run")

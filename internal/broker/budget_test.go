@@ -48,7 +48,7 @@ func TestUsedUpBudgetEndsTheRun(t *testing.T) {
 			}, func(o *Options) { o.UserDay = tt.day })
 			r.ledger.before = tt.before
 			r.meter.End()
-			r.meter = r.link.Begin(runID, tt.run)
+			r.meter = r.link.Begin(t.Context(), runID, tt.run)
 			for i := range tt.answers {
 				if a := r.post(t); a.status != http.StatusOK {
 					t.Fatalf("request %d: %+v", i+1, a)
@@ -90,7 +90,7 @@ func TestFiftyAtOnceShareOneBudget(t *testing.T) {
 		stream(w, r)
 	}, func(o *Options) { o.UserDay = Budget{USD: pays * answerNano / 1e9} })
 	other, otherDoor := connect(t, r.broker, "ann") // another worker of the same user
-	other.Begin("run_2", Budget{})
+	other.Begin(t.Context(), "run_2", Budget{})
 
 	var passed, refused atomic.Int32
 	var all sync.WaitGroup
@@ -145,7 +145,7 @@ func TestBudgetOfTheDayIsOfOneUser(t *testing.T) {
 	}
 	wantRefused(t, r.post(t), http.StatusForbidden, "today")
 	bob, bobsDoor := connect(t, r.broker, "bob")
-	bob.Begin(runID, Budget{})
+	bob.Begin(t.Context(), runID, Budget{})
 	if a := send(t, bobsDoor, request(t, t.Context(), "{}")); a.status != http.StatusOK {
 		t.Errorf("another user is refused: %+v", a)
 	}
@@ -170,7 +170,7 @@ func TestLedgerThatCannotBeReadStopsABudgetOfTheDay(t *testing.T) {
 func TestAnswerThatPassesTheBudgetComesToItsEnd(t *testing.T) {
 	r := newRig(t, stream)
 	r.meter.End()
-	r.meter = r.link.Begin(runID, Budget{Tokens: 10}) // message_start has more
+	r.meter = r.link.Begin(t.Context(), runID, Budget{Tokens: 10}) // message_start has more
 	if a := r.post(t); a.status != http.StatusOK || a.err != nil || a.body != wholeStream {
 		t.Errorf("answer %+v", a)
 	}
@@ -180,7 +180,7 @@ func TestAnswerThatPassesTheBudgetComesToItsEnd(t *testing.T) {
 func TestRequestsOfNoGoingRunAreRefused(t *testing.T) {
 	r := newRig(t, func(http.ResponseWriter, *http.Request) { t.Error("a request went out") })
 	bob, bobsDoor := connect(t, r.broker, "bob")
-	bob.Begin("run_bob", Budget{})
+	bob.Begin(t.Context(), "run_bob", Budget{})
 	for _, run := range []string{"", "run_2", "run_bob", runID + " ", "run_1,run_1"} {
 		out := request(t, t.Context(), "{}")
 		out.Header.Set(door.RunHeader, run)
@@ -273,7 +273,7 @@ func TestRequestsWaitForTheirTurn(t *testing.T) {
 	left := make(chan answer, 1)
 	go func() { left <- send(t, r.door, request(t, ctx, "{}")) }()
 	bob, bobsDoor := connect(t, r.broker, "bob")
-	bob.Begin(runID, Budget{})
+	bob.Begin(t.Context(), runID, Budget{})
 	bobs := make(chan answer, 1)
 	go func() { bobs <- send(t, bobsDoor, request(t, t.Context(), "{}")) }()
 	<-going // bob's: others' requests are not in his way

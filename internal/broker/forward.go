@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"carrel/internal/door"
+	"carrel/internal/logline"
 	"carrel/internal/store"
 )
 
@@ -92,6 +93,7 @@ func (l *Link) serve(w http.ResponseWriter, r *http.Request) {
 		b.refuse(w, refused)
 		return
 	}
+	ctx = logline.Carry(ctx, x.meter.ctx)
 	defer context.AfterFunc(b.ctx, func() { cancel(errClosed) })() //nolint:contextcheck // the end of the broker, beside that of the caller
 	defer context.AfterFunc(r.Context(), x.giveUp)()
 	x.carryOut(ctx, w, r, to)
@@ -122,7 +124,7 @@ func (x *exchange) carryOut(ctx context.Context, w http.ResponseWriter, r *http.
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if err := x.hand(ctx, w, resp); err != nil {
-		x.broker.log.DebugContext(ctx, "an answer was cut", "user", x.meter.link.account.userID, "error", err)
+		x.broker.log.DebugContext(ctx, "an answer was cut", "error", err)
 		// The stream is reset: an answer that is not whole must not look whole.
 		panic(http.ErrAbortHandler)
 	}
@@ -291,7 +293,7 @@ func (x *exchange) charge(ctx context.Context) {
 	f := x.reader.figures()
 	x.broker.warnUnpriced(ctx, f.model)
 	if x.metered && !x.cut && !f.reported && x.status/100 == 2 {
-		x.broker.log.WarnContext(ctx, "an answer told no usage, and is not paid for", "run", x.meter.runID)
+		x.broker.log.WarnContext(ctx, "an answer told no usage, and is not paid for")
 	}
 	x.meter.book(store.Spending{Requests: 1})
 	x.spent.Requests = 1

@@ -101,7 +101,7 @@ func newRig(t testing.TB, upstream http.HandlerFunc, change ...func(*Options)) *
 		t.Fatal(err)
 	}
 	r.link, r.door = connect(t, r.broker, "ann")
-	r.meter = r.link.Begin(runID, Budget{})
+	r.meter = r.link.Begin(t.Context(), runID, Budget{})
 	var once sync.Once
 	r.close = func() {
 		once.Do(func() {

@@ -37,7 +37,7 @@ func dialRaw(t *testing.T, b *Broker) *rawLine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Begin(runID, Budget{})
+	l.Begin(t.Context(), runID, Budget{})
 	conn, err := net.FileConn(file)
 	_ = file.Close()
 	if err != nil {
@@ -181,7 +181,7 @@ func TestRubbishOnTheLineEndsTheLine(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.Begin(runID, Budget{})
+		l.Begin(t.Context(), runID, Budget{})
 		if _, err := file.WriteString(rubbish); err != nil {
 			t.Fatal(err)
 		}

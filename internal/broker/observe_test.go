@@ -78,7 +78,7 @@ func TestEachRefusalHasItsReason(t *testing.T) {
 	ask("POST", "/v1/messages", runID, strings.Repeat("x", 101))
 	ask("POST", "/v1/messages", "run_2", "{}")
 	r.meter.End()
-	r.meter = r.link.Begin(runID, Budget{Tokens: 1})
+	r.meter = r.link.Begin(t.Context(), runID, Budget{Tokens: 1})
 	ask("POST", "/v1/messages", runID, "{}")
 	ask("POST", "/v1/messages", runID, "{}")
 	r.close()
@@ -88,7 +88,7 @@ func TestEachRefusalHasItsReason(t *testing.T) {
 	if len(o.answered) != 1 {
 		t.Errorf("%d answered", len(o.answered))
 	}
-	if s := fmt.Sprintf("%+v", o); strings.Contains(s, canary) {
+	if s := fmt.Sprintf("%+v %+v", o.answered, o.refused); strings.Contains(s, canary) {
 		t.Error("the key is told")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -120,13 +121,15 @@ func (a *api) logAccess(x *exchange, r *http.Request) {
 	attrs := []slog.Attr{
 		slog.String("request_id", x.requestID),
 		slog.String("method", r.Method),
-		slog.String("path", r.URL.EscapedPath()),
 		slog.String("route", x.pattern),
 		slog.String("caller", x.caller),
 		slog.Int("status", x.status),
 		slog.Int64("sent_bytes", x.sentBytes),
 		slog.Duration("took", time.Since(x.began)),
 		slog.String("remote", r.RemoteAddr),
+	}
+	if !strings.Contains(x.pattern, "{") { // else it holds ids in clear, of a user and his files perhaps
+		attrs = append(attrs, slog.String("path", r.URL.EscapedPath()))
 	}
 	if x.err != nil {
 		attrs = append(attrs, slog.Any("error", x.err))

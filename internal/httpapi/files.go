@@ -107,7 +107,7 @@ func (a *api) sendArchive(w http.ResponseWriter, r *http.Request, dir OpenFile) 
 
 // cut ends the connection in the middle of an answer.
 func (a *api) cut(r *http.Request, err error) error {
-	a.log.WarnContext(r.Context(), "answer with a user's files was cut short", "path", r.URL.EscapedPath(), "error", err)
+	a.log.WarnContext(r.Context(), "answer with a user's files was cut short", "error", err)
 	panic(http.ErrAbortHandler)
 }
 

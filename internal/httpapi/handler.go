@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"carrel/internal/logline"
 	"carrel/protocol"
 )
 
@@ -89,6 +90,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{ResponseWriter: w, requestID: rand.Text(), began: time.Now()}
 	w.Header().Set("X-Request-Id", x.requestID)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	r = r.WithContext(logline.With(r.Context(), logline.Fields{}))
 	defer a.finish(x, r)
 	if r.Body != http.NoBody {
 		x.body.ReadCloser = r.Body
@@ -126,6 +128,9 @@ func (a *api) serve(x *exchange, r *http.Request) error {
 	if err := a.permit(route.Rule, r); err != nil {
 		return err
 	}
+	logline.Fill(r.Context(), logline.Fields{
+		Run: r.PathValue("run_id"), UserID: r.PathValue("user_id"), Session: r.PathValue("session_id"),
+	})
 	if err := checkQuery(r.URL.RawQuery, route.Query); err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func (p *Pool) live(ctx context.Context, w *worker) {
 	if born && p.o.Ended != nil {
 		p.o.Ended(reason)
 	}
-	p.o.Logger.LogAttrs(ctx, slog.LevelDebug, "worker ended", slog.Uint64("worker", w.id), slog.String("how", death.Err.Message))
+	p.o.Logger.LogAttrs(ctx, slog.LevelDebug, "worker ended", slog.String("how", death.Err.Message))
 }
 
 // start makes the process, if the host has room. It returns nil if there is none.

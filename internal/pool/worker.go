@@ -9,6 +9,7 @@ import (
 
 	"carrel/internal/engine"
 	"carrel/internal/jsonrpc"
+	"carrel/internal/logline"
 )
 
 // errKilled ends a worker's context: its goroutine kills the tree.
@@ -16,7 +17,8 @@ var errKilled = errors.New("worker is to be killed")
 
 // worker is one process and what the pool knows about it.
 type worker struct {
-	id uint64
+	id  uint64
+	ctx context.Context //nolint:containedctx // of its goroutine: lines of the log that are about it
 	// stop ends the context of the worker's goroutine, which then kills the tree.
 	stop    context.CancelCauseFunc
 	claimed chan struct{} // closed when a warm worker is given to a user
@@ -60,9 +62,10 @@ type worker struct {
 // newWorker begins the life of a worker; u is nil for a warm one.
 func (s *state) newWorker(u *user) {
 	s.tickets++
-	ctx, stop := context.WithCancelCause(s.root)
+	ctx, stop := context.WithCancelCause(logline.With(s.root, logline.Fields{Worker: s.tickets}))
 	w := &worker{
 		id:        s.tickets,
+		ctx:       ctx,
 		stop:      stop,
 		claimed:   make(chan struct{}),
 		finish:    make(chan struct{}),
@@ -86,6 +89,7 @@ func (s *state) newWorker(u *user) {
 // assign makes w the worker of u, whose turn that was.
 func (s *state) assign(w *worker, u *user) {
 	w.user, u.worker, u.promised = u, w, false
+	logline.Fill(w.ctx, logline.Fields{UserID: u.id})
 	s.toEnd(u)
 	s.touch(u)
 }

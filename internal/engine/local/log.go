@@ -2,6 +2,7 @@ package local
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 )
 
@@ -15,6 +16,7 @@ const (
 // logWriter makes log records of lines. It never fails: a writer at the other
 // end of the pipe must not be held up.
 type logWriter struct {
+	ctx    context.Context //nolint:containedctx // whom the lines are about; nil = nobody
 	logger *slog.Logger
 	attrs  []any
 
@@ -42,9 +44,9 @@ func (w *logWriter) flush() {
 		return
 	}
 	w.written += len(w.line)
-	w.logger.Warn("process says", append(w.attrs, "line", string(w.line))...)
+	w.logger.WarnContext(w.ctx, "process says", append(w.attrs, "line", string(w.line))...)
 	w.line = w.line[:0]
 	if w.written >= maxLogBytes {
-		w.logger.Warn("process says more than is logged", w.attrs...)
+		w.logger.WarnContext(w.ctx, "process says more than is logged", w.attrs...)
 	}
 }

@@ -74,7 +74,7 @@ func (p *process) watch(ctx context.Context) {
 	logged := make(chan struct{})
 	go func() {
 		defer close(logged)
-		log := &logWriter{logger: p.engine.o.Logger, attrs: []any{"process", "worker", "pid", p.child.PID}}
+		log := &logWriter{ctx: ctx, logger: p.engine.o.Logger, attrs: []any{"process", "worker", "pid", p.child.PID}}
 		_, _ = io.Copy(log, p.stderr)
 		log.flush()
 	}()
