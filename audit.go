@@ -144,16 +144,16 @@ func (r *recorder) noteEnd(ctx context.Context, t protocol.EventType, data json.
 	e := r.about
 	e.Action, e.Code, e.ExitCode = audit.RunEnded, told.Code, told.ExitCode
 	e.Status = string(protocol.StatusOf(t, told.Code))
+	r.ending = metrics.Finished
+	if t != protocol.EventRunFinished {
+		r.ending = string(told.Code)
+	}
 	usage := r.meter.Usage() // the broker's own figures
 	e.Tokens, e.CostUSD = usage.Tokens(), usage.CostUSD
 	if !r.began.IsZero() {
 		took := time.Since(r.began)
 		e.Seconds = took.Seconds()
-		ending := metrics.Finished
-		if t != protocol.EventRunFinished {
-			ending = string(told.Code)
-		}
-		r.metrics.RunEnded(r.about.Agent, ending, took)
+		r.metrics.RunEnded(r.about.Agent, r.ending, took)
 	}
 	_ = r.audit.Write(ctx, e)
 }

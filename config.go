@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"carrel/internal/broker"
+	"carrel/internal/tracing"
 )
 
 // Config is everything that carrel can be told. [LoadConfig] reads it from the
@@ -95,6 +96,11 @@ type Config struct {
 	AuditKeep     int    `env:"CARREL_AUDIT_KEEP" envDefault:"8" min:"1" max:"10000" meaning:"audit logs put aside that are kept, FILE.1 the newest"`
 	AuditContent  bool   `env:"CARREL_AUDIT_CONTENT" envDefault:"false" meaning:"keep messages, commands, tools' inputs and paths in the audit log, the first 4 KiB of each"`
 	AuditRequired bool   `env:"CARREL_AUDIT_REQUIRED" envDefault:"false" meaning:"refuse runs and commands while the audit log cannot be written"`
+
+	// OTLPEndpoint is "" where no spans are exported.
+	OTLPEndpoint  string          `env:"OTEL_EXPORTER_OTLP_ENDPOINT" meaning:"base address of an OTLP/HTTP receiver, to whose /v1/traces spans are sent (see docs/traces.md)"`
+	OTLPHeaders   tracing.Headers `env:"OTEL_EXPORTER_OTLP_HEADERS" meaning:"headers of each request there: NAME=VALUE,… with values percent-encoded"`
+	TraceModelAPI bool            `env:"CARREL_TRACE_MODEL_API" envDefault:"false" meaning:"send traceparent with requests to the model API, for a gateway of your own"`
 
 	LogLevel slog.Level `env:"CARREL_LOG_LEVEL" envDefault:"info" meaning:"debug, info, warn or error"`
 	// LogFormat is "" where the terminal decides.

@@ -53,7 +53,10 @@ func (c Config) check() []Fault {
 	if _, err := c.SQLitePath(); err != nil && !isPostgresURL(c.DatabaseURL) {
 		faults = append(faults, Fault{Key: "CARREL_DATABASE_URL", Reason: "is of no known form", Allowed: "sqlite:PATH"})
 	}
-	faults = append(faults, checkBaseURL(c.AnthropicBaseURL)...)
+	faults = append(faults, checkBaseURL("ANTHROPIC_BASE_URL", c.AnthropicBaseURL)...)
+	if c.OTLPEndpoint != "" {
+		faults = append(faults, checkBaseURL("OTEL_EXPORTER_OTLP_ENDPOINT", c.OTLPEndpoint)...)
+	}
 	if _, err := c.prices(); err != nil {
 		faults = append(faults, Fault{Key: "CARREL_PRICES_FILE", Value: c.PricesFile, Reason: err.Error()})
 	}
@@ -151,7 +154,9 @@ func checkEnvVars(names []string) []Fault {
 }
 
 func looksSecret(name string) bool {
-	name = strings.ToUpper(name)
+	if name = strings.ToUpper(name); name == "OTEL_EXPORTER_OTLP_HEADERS" {
+		return true
+	}
 	hasPrefix := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
 	hasSuffix := func(suffix string) bool { return strings.HasSuffix(name, suffix) }
 	return slices.ContainsFunc([]string{
@@ -195,11 +200,11 @@ func isLoopbackURL(text string) bool {
 	return err == nil && isLoopback(u.Hostname())
 }
 
-func checkBaseURL(text string) []Fault {
+func checkBaseURL(key, text string) []Fault {
 	u, err := url.Parse(text)
 	if err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" &&
 		u.User == nil && u.RawQuery == "" && u.Fragment == "" {
 		return nil
 	}
-	return []Fault{{Key: "ANTHROPIC_BASE_URL", Reason: "is of no known form", Allowed: "https://host[:port][/path], without a user, query or fragment"}}
+	return []Fault{{Key: key, Reason: "is of no known form", Allowed: "https://host[:port][/path], without a user, query or fragment"}}
 }

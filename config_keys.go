@@ -12,6 +12,7 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"carrel/internal/broker"
+	"carrel/internal/tracing"
 )
 
 // ConfigKey is one row of the table of keys.
@@ -117,7 +118,7 @@ func (f configField) form() string {
 // secret reports whether a value of the field must not be shown. A URL may hold
 // a password.
 func (f configField) secret() bool {
-	return f.Type == reflect.TypeFor[broker.Secret]() || strings.HasSuffix(f.key(), "_URL")
+	return f.Type == reflect.TypeFor[broker.Secret]() || f.Type == reflect.TypeFor[tracing.Headers]() || strings.HasSuffix(f.key(), "_URL")
 }
 
 // parseConfig reads the values into a Config, defaults where there are none.
@@ -173,7 +174,7 @@ func parseFault(err error, set settings) Fault {
 		fault := Fault{Key: f.key(), Reason: f.form(), Allowed: f.allowed()}
 		// Our own types tell themselves what is wrong.
 		switch f.Type {
-		case reflect.TypeFor[Size](), reflect.TypeFor[UIDRange](), reflect.TypeFor[RateLimit](), reflect.TypeFor[broker.Secret]():
+		case reflect.TypeFor[Size](), reflect.TypeFor[UIDRange](), reflect.TypeFor[RateLimit](), reflect.TypeFor[broker.Secret](), reflect.TypeFor[tracing.Headers]():
 			fault.Reason = wrong.Err.Error()
 		}
 		if !f.secret() {

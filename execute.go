@@ -15,6 +15,7 @@ import (
 	"carrel/internal/logline"
 	"carrel/internal/pool"
 	"carrel/internal/store"
+	"carrel/internal/tracing"
 	"carrel/protocol"
 )
 
@@ -22,8 +23,9 @@ import (
 type goingRun struct {
 	cancel context.CancelCauseFunc
 	ctx    context.Context //nolint:containedctx // the run's own: whom lines of the log are about
-	place  atomic.Int64    // in the pool's queue; 0 = it does not wait
-	about  audit.Event     // whose it is, for its lines in the audit log
+	span   tracing.Span
+	place  atomic.Int64 // in the pool's queue; 0 = it does not wait
+	about  audit.Event  // whose it is, for its lines in the audit log
 }
 
 // Execute records a run and sets it going. It is durable when Execute returns,
@@ -81,7 +83,7 @@ func (o *Orchestrator) submit(ctx context.Context, req protocol.ExecuteRequest, 
 	g := &goingRun{about: audit.Event{
 		Caller: caller, UserID: run.UserID, RunID: run.RunID, SessionID: run.SessionID, Agent: run.Agent,
 	}}
-	g.ctx = logline.Carry(o.root, ctx) //nolint:contextcheck // a run outlives the caller who asked for it
+	g.ctx = o.traceRun(tracing.Carry(logline.Carry(o.root, ctx), ctx), "run", g) //nolint:contextcheck // a run outlives the caller who asked for it
 	logline.Fill(g.ctx, logline.Fields{Run: run.RunID, UserID: run.UserID, Session: run.SessionID})
 	o.log.InfoContext(g.ctx, "run accepted", "caller", caller, "agent", run.Agent) //nolint:contextcheck // as above
 	o.begin(g, run, req)                                                           //nolint:contextcheck // as above
@@ -142,10 +144,11 @@ func (o *Orchestrator) carryOut(ctx context.Context, g *goingRun, run protocol.R
 	defer g.cancel(nil)
 	r := &recorder{
 		store: o.store, runID: run.RunID, questions: o.approvals,
-		audit: o.audit, about: g.about, began: time.Now(), metrics: o.metrics,
+		audit: o.audit, about: g.about, began: time.Now(), metrics: o.metrics, tools: o.traceTools(ctx),
 	}
 	defer o.audit.Settle(context.WithoutCancel(ctx), run.UserID)
 	defer o.approvals.forget(run.RunID)
+	defer func() { g.endTrace(r.ending, r.meter.Usage()) }()
 	err := o.work(ctx, g, r, run, req)
 	if err != nil {
 		o.log.InfoContext(ctx, "run ended in an error", "code", protocol.CodeOf(err), "error", err, "took", time.Since(r.began))
@@ -249,6 +252,7 @@ func (o *Orchestrator) acquire(ctx context.Context, userID string, queued func(p
 		logline.Fill(ctx, logline.Fields{Worker: lease.Worker()})
 	}
 	o.metrics.Waited(turn.Sub(asked))
+	o.traceWait(ctx, asked, turn, lease)
 	return lease, err
 }
 

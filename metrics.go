@@ -49,8 +49,9 @@ func (o *Orchestrator) Metrics() http.Handler {
 	return promhttp.HandlerFor(o.registry, promhttp.HandlerOpts{})
 }
 
-// answered counts a request of the HTTP API.
-func (o *Orchestrator) answered(_ context.Context, a httpapi.Answered) {
+// answered counts a request of the HTTP API, and ends its span.
+func (o *Orchestrator) answered(ctx context.Context, a httpapi.Answered) {
+	traceAnswer(ctx, a)
 	method := a.Method
 	if method == http.MethodHead {
 		method = http.MethodGet // whose route it is

@@ -26,6 +26,7 @@ import (
 	"carrel/internal/metrics"
 	"carrel/internal/pool"
 	"carrel/internal/store"
+	"carrel/internal/tracing"
 	"carrel/internal/workspace"
 	"carrel/protocol"
 )
@@ -62,6 +63,7 @@ type Orchestrator struct {
 
 	registry *prometheus.Registry
 	metrics  *metrics.Metrics
+	tracer   *tracing.Tracer
 
 	approvals   *approvals
 	denials     denials
@@ -132,7 +134,7 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 	if err := o.readPermissions(); err != nil {
 		return err
 	}
-	if err := errors.Join(o.openMetrics(), o.openKeys(), o.openCertificate()); err != nil {
+	if err := errors.Join(o.openMetrics(), o.openTracer(o.root), o.openKeys(), o.openCertificate()); err != nil {
 		return err
 	}
 	if err := o.openDirs(ctx); err != nil {
@@ -269,6 +271,7 @@ func (o *Orchestrator) endInterrupted(ctx context.Context) error {
 func (o *Orchestrator) Handler(loopback bool) http.Handler {
 	options := httpapi.Options{
 		Logger: o.log, Version: o.version, Loopback: loopback, Metrics: o.Metrics(),
+		Entered:       o.entered,
 		Answered:      o.answered,
 		SignInRefused: func(r httpapi.SignInRefusal) { o.metrics.SignInRefused(string(r)) },
 		RateLimit:     httpapi.Rate{Requests: o.cfg.RateLimit.Requests, Per: o.cfg.RateLimit.Per},
@@ -348,6 +351,9 @@ func (o *Orchestrator) close() error {
 	}
 	if o.broker != nil {
 		o.broker.Close() // puts the last charges into the store
+	}
+	if o.tracer != nil {
+		o.closeTracer()
 	}
 	if o.store != nil {
 		errs = append(errs, o.store.Close())

@@ -8,6 +8,7 @@ import (
 	"carrel/internal/hook"
 	"carrel/internal/hook/webhook"
 	"carrel/internal/logline"
+	"carrel/internal/tracing"
 	"carrel/protocol"
 )
 
@@ -17,7 +18,7 @@ func (o *Orchestrator) askWebhook(ctx context.Context, userID string, p protocol
 	g := o.going[p.RunID]
 	o.mu.Unlock()
 	if g != nil && g.ctx != nil {
-		ctx = logline.Carry(ctx, g.ctx)
+		ctx = tracing.Carry(logline.Carry(ctx, g.ctx), g.ctx)
 	}
 	return o.webhooks.Call(ctx, userID, p)
 }
@@ -34,6 +35,6 @@ func (o *Orchestrator) readPermissions() (err error) {
 			return fmt.Errorf("CARREL_PERMISSIONS_FILE: %s: %w", file, err)
 		}
 	}
-	o.webhooks, err = webhook.New(o.permissions.Hooks, o.log)
+	o.webhooks, err = webhook.New(o.permissions.Hooks, o.log, tracing.Traceparent)
 	return err
 }

@@ -35,6 +35,8 @@ type recorder struct {
 	about   audit.Event
 	began   time.Time        // zero = under another daemon
 	metrics *metrics.Metrics // nil = nobody counts
+	tools   *toolSpans
+	ending  string // as in metrics, once it has ended
 }
 
 // take stores an event of the worker. ctx is the run's: its cause names what
@@ -44,6 +46,7 @@ func (r *recorder) take(ctx context.Context, ev protocol.EventParams) error {
 		return err
 	}
 	r.open = follow(r.open, ev.Type, ev.Data)
+	r.tools.see(ev)
 	switch {
 	case ev.Type.Ends() && r.lostToMemory != nil && isLoss(ev) && r.lostToMemory():
 		loss, err := json.Marshal(protocol.RunError{

@@ -23,7 +23,9 @@ func (o *Orchestrator) Exec(ctx context.Context, userID string, req protocol.Exe
 	g := &goingRun{about: audit.Event{Caller: callerOf(ctx), UserID: userID, RunID: newID("exec_")}}
 	ctx = logline.Carry(ctx, ctx)
 	logline.Fill(ctx, logline.Fields{Run: g.about.RunID, UserID: userID})
+	ctx = o.traceRun(ctx, "command", g)
 	g.ctx = ctx
+	defer func() { g.endTrace(endingOf(err), protocol.Usage{}) }()
 	if err := o.noteExec(ctx, g, req.Command); err != nil {
 		return protocol.ExecResult{}, err
 	}

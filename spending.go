@@ -31,6 +31,7 @@ func (o *Orchestrator) openBroker(ctx context.Context) error {
 		Prices:    prices,
 		UserDay:   broker.Budget{USD: o.cfg.BudgetUserDayUSD, Tokens: int64(o.cfg.BudgetUserDayTokens)},
 		Ledger:    o.store,
+		Began:     o.traceModel,
 		Answered:  o.modelAnswered,
 		Refused:   func(r broker.Refusal) { o.metrics.ModelRefused(string(r)) },
 		Logger:    o.log,

@@ -204,6 +204,11 @@ var rooms = []room{
 		why:     "what every store has to do, whichever it is",
 	},
 	{
+		path:    "internal/tracing",
+		foreign: []string{"go.opentelemetry.io", "golang.org/x/net/http/httpguts", "google.golang.org/protobuf"},
+		why:     "the one room that knows OpenTelemetry; what a span is about, the root tells",
+	},
+	{
 		path:    "internal/metrics",
 		rooms:   []string{"protocol"},
 		foreign: []string{"github.com/prometheus/client_golang"},
@@ -235,7 +240,7 @@ var rooms = []room{
 		path: ".",
 		rooms: []string{
 			"internal/agent/session", "internal/audit", "internal/broker", "internal/cgroup", "internal/denial", "internal/engine", "internal/engine/local", "internal/files", "internal/hook", "internal/hook/webhook", "internal/httpapi",
-			"internal/jail", "internal/keyring", "internal/logline", "internal/memory", "internal/metrics", "internal/pool", "internal/spelling", "internal/store", "internal/workspace", "protocol",
+			"internal/jail", "internal/keyring", "internal/logline", "internal/memory", "internal/metrics", "internal/pool", "internal/spelling", "internal/store", "internal/tracing", "internal/workspace", "protocol",
 		},
 		foreign: []string{"github.com/caarlos0/env/v11", "github.com/oklog/ulid/v2", "github.com/prometheus/client_golang", "golang.org/x/sync", "golang.org/x/sys/unix"},
 		why:     "the front door wires the rooms of the host half",
@@ -321,8 +326,12 @@ var bans = []ban{
 		why:   "database drivers: events leave a sandbox over JSON-RPC alone",
 	},
 	{
-		paths: []string{"github.com/prometheus"},
-		why:   "metrics: the host measures",
+		// (OpenTelemetry's API, which does nothing by itself, comes with the model's client.)
+		paths: []string{
+			"github.com/prometheus", "go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters", "go.opentelemetry.io/proto",
+			"google.golang.org/protobuf", "carrel/internal/metrics", "carrel/internal/tracing", "carrel/internal/logline",
+		},
+		why: "metrics and traces: the host measures",
 	},
 	{
 		paths: []string{

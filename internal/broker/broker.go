@@ -68,6 +68,9 @@ type Options struct {
 	// UserDay is what a user's requests of one day (UTC) are paid from.
 	UserDay Budget
 	Ledger  Ledger
+	// Began is told of each request that is let out, by its run. What it returns is sent
+	// as traceparent, unless it is "", and told how it ended, unless that is nil.
+	Began func(runID string) (traceparent string, ended func(Exchange))
 	// Answered is told of each request that was let out, once it has ended, and Refused
 	// of each that was not; nil = nobody wants to know. They must not block.
 	Answered func(Exchange)

@@ -49,6 +49,9 @@ type exchange struct {
 	guard    keyGuard
 	spent    store.Spending // booked
 
+	traceparent string
+	ended       func(Exchange) // nil = nobody wants to know
+
 	mu       sync.Mutex
 	over     bool // the handler is about to return
 	priced   bool // the answer has told a price
@@ -110,6 +113,9 @@ func (b *Broker) refuse(w http.ResponseWriter, f *refusal) {
 // carryOut forwards, and charges what it cost.
 func (x *exchange) carryOut(ctx context.Context, w http.ResponseWriter, r *http.Request, to route) {
 	whole := false
+	if began := x.broker.o.Began; began != nil {
+		x.traceparent, x.ended = began(x.meter.runID)
+	}
 	defer context.AfterFunc(ctx, func() { x.stopWriting(w) })()
 	defer func() {
 		x.meter.leave(x)
@@ -149,6 +155,9 @@ func (x *exchange) forward(ctx context.Context, w http.ResponseWriter, r *http.R
 		out.Header["User-Agent"] = nil // or the transport would put its own there
 	}
 	out.Header.Set("Accept-Encoding", "identity") // its figures must be readable
+	if x.traceparent != "" {
+		out.Header.Set("Traceparent", x.traceparent)
+	}
 	key := b.o.Key.current(ctx, b.log)
 	if !key.IsSet() {
 		return nil, unavailable("no key is configured")
@@ -298,13 +307,7 @@ func (x *exchange) charge(ctx context.Context) {
 	x.meter.book(store.Spending{Requests: 1})
 	x.spent.Requests = 1
 	took := time.Since(x.began)
-	if tell := x.broker.o.Answered; tell != nil {
-		model, _ := x.broker.o.Prices.name(f.model)
-		tell(Exchange{
-			RunID: x.meter.runID, Model: model, Status: x.status, Cut: x.cut || f.failed, Began: x.began, Took: took,
-			BytesIn: x.bytesIn.Load(), BytesOut: x.bytesOut, Usage: x.spent.Usage(),
-		})
-	}
+	x.tell(f, took)
 	x.broker.charges <- store.Charge{
 		Time:     x.began,
 		UserID:   x.meter.link.account.userID,
@@ -316,6 +319,21 @@ func (x *exchange) charge(ctx context.Context) {
 		BytesOut: x.bytesOut,
 		Duration: took,
 		Spending: x.spent,
+	}
+}
+
+// tell tells whoever wants to know.
+func (x *exchange) tell(f figures, took time.Duration) {
+	model, _ := x.broker.o.Prices.name(f.model)
+	all := Exchange{
+		RunID: x.meter.runID, Model: model, Status: x.status, Cut: x.cut || f.failed, Began: x.began, Took: took,
+		BytesIn: x.bytesIn.Load(), BytesOut: x.bytesOut, Usage: x.spent.Usage(),
+	}
+	if answered := x.broker.o.Answered; answered != nil {
+		answered(all)
+	}
+	if x.ended != nil {
+		x.ended(all)
 	}
 }
 

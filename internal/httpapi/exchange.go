@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 type exchange struct {
 	http.ResponseWriter
 
+	ctx       context.Context //nolint:containedctx // of the request
 	requestID string
 	began     time.Time
 	pattern   string // of the route; empty before there is one
@@ -95,7 +97,7 @@ func (a *api) finish(x *exchange, r *http.Request) {
 	}
 	a.logAccess(x, r)
 	if a.opts.Answered != nil {
-		a.opts.Answered(r.Context(), Answered{
+		a.opts.Answered(x.ctx, Answered{
 			Method: r.Method, Pattern: x.pattern, Status: x.status,
 			ReceivedBytes: x.body.bytes.Load(), SentBytes: x.sentBytes, Began: x.began, Took: time.Since(x.began),
 		})

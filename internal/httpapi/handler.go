@@ -20,6 +20,9 @@ type Options struct {
 	Version string       // told by /healthz and /openapi.json
 	// Metrics serves GET /metrics; nil: there are none.
 	Metrics http.Handler
+	// Entered is asked for the context of each request that has a route and whose caller
+	// has signed in; nil: it is as it was.
+	Entered func(ctx context.Context, pattern string, h http.Header) context.Context
 	// Answered is told of each request once it has been answered, and SignInRefused of
 	// each that nobody, or nobody any more, may make; nil: nobody wants to know.
 	Answered      func(context.Context, Answered)
@@ -91,6 +94,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Request-Id", x.requestID)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	r = r.WithContext(logline.With(r.Context(), logline.Fields{}))
+	x.ctx = r.Context()
 	defer a.finish(x, r)
 	if r.Body != http.NoBody {
 		x.body.ReadCloser = r.Body
@@ -120,6 +124,10 @@ func (a *api) serve(x *exchange, r *http.Request) error {
 		x.caller = caller.Name
 		ctx, done := caller.attach(r.Context())
 		defer done()
+		if a.opts.Entered != nil && noRoute == nil {
+			ctx = a.opts.Entered(ctx, route.Pattern, r.Header)
+			x.ctx = ctx
+		}
 		r = r.WithContext(ctx)
 	}
 	if noRoute != nil {

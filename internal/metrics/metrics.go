@@ -47,6 +47,7 @@ type Metrics struct {
 	requestTimes   histograms
 	received, sent counters
 	signIns        counters
+	spans          counters
 }
 
 // StartKind is whom a worker was started for.
@@ -111,6 +112,7 @@ func New(to prometheus.Registerer, sets Sets) *Metrics {
 		sent:         mk.counters("http_sent_bytes_total", "Bytes of bodies sent by the HTTP API.", "of", traffic),
 		signIns:      mk.counters("sign_ins_refused_total", "Requests refused before their caller was known or because the caller sends too many.", "reason", signInFails),
 	}
+	m.spans = mk.counters("trace_spans_total", "Spans that the OTLP endpoint has taken, and that were given up because it did not.", "result", []string{"sent", "lost"})
 	m.makeTables(mk, sets)
 	return m
 }
@@ -301,6 +303,18 @@ func (m *Metrics) Answered(r Request) {
 	m.requestTimes.of(r.Traffic).Observe(r.Took.Seconds())
 	m.received.of(r.Traffic).Add(float64(r.Received))
 	m.sent.of(r.Traffic).Add(float64(r.Sent))
+}
+
+// SpansSent counts spans that were sent, or not.
+func (m *Metrics) SpansSent(spans int, err error) {
+	if m == nil {
+		return
+	}
+	result := "sent"
+	if err != nil {
+		result = "lost"
+	}
+	m.spans.of(result).Add(float64(spans))
 }
 
 // SignInRefused counts a request that nobody, or nobody any more, may make.

@@ -30,6 +30,8 @@ type Caller struct {
 	hooks  []protocol.Hook
 	client *http.Client
 	log    *slog.Logger
+
+	traceparent func(context.Context) string
 }
 
 // errNoAnswer is what a worker is told of a connection that was not made or broke. The
@@ -37,8 +39,9 @@ type Caller struct {
 // goes to the log alone.
 var errNoAnswer = errors.New("it gave no answer; the daemon's log tells more")
 
-// New checks the webhooks among hooks.
-func New(hooks []protocol.Hook, log *slog.Logger) (*Caller, error) {
+// New checks the webhooks among hooks. traceparent gives the header that makes a request
+// a part of its context's trace, "" for none; nil = none has one.
+func New(hooks []protocol.Hook, log *slog.Logger, traceparent func(context.Context) string) (*Caller, error) {
 	var faults []error
 	for i, h := range hooks {
 		if h.Webhook == "" {
@@ -53,7 +56,10 @@ func New(hooks []protocol.Hook, log *slog.Logger) (*Caller, error) {
 		return nil, errors.Join(faults...)
 	}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true}
-	return &Caller{hooks: slices.Clone(hooks), log: log, client: &http.Client{
+	if traceparent == nil {
+		traceparent = func(context.Context) string { return "" }
+	}
+	return &Caller{hooks: slices.Clone(hooks), log: log, traceparent: traceparent, client: &http.Client{
 		Transport: transport,
 		// Not followed: where an answer leads is not what the operator wrote.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -99,6 +105,9 @@ func (c *Caller) post(ctx context.Context, to string, p protocol.HookParams) (r 
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", "carrel")
+	if trace := c.traceparent(ctx); trace != "" {
+		request.Header.Set("Traceparent", trace)
+	}
 	response, err := c.client.Do(request)
 	if err != nil {
 		return r, c.noAnswer(ctx, p.Hook, err)

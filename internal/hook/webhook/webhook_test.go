@@ -30,7 +30,7 @@ func TestOnlyTheFilesURLsArePostedTo(t *testing.T) {
 	c, err := New([]protocol.Hook{
 		{Event: protocol.HookStop, Command: &protocol.Command{Shell: "x"}},
 		{Event: protocol.HookBeforeTool, Webhook: server.URL + "/hook?token=secret"},
-	}, slog.New(slog.DiscardHandler))
+	}, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestAnswerThatIsNoneIsAnErrorWithoutTheURL(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(answer)
 			defer server.Close()
-			c, err := New([]protocol.Hook{{Event: protocol.HookPrompt, Webhook: server.URL + "/?token=secret", TimeoutSeconds: 0.2}}, slog.New(slog.DiscardHandler))
+			c, err := New([]protocol.Hook{{Event: protocol.HookPrompt, Webhook: server.URL + "/?token=secret", TimeoutSeconds: 0.2}}, slog.New(slog.DiscardHandler), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,7 +90,7 @@ func TestAnswerThatIsNoneIsAnErrorWithoutTheURL(t *testing.T) {
 
 func TestURLsAreChecked(t *testing.T) {
 	for _, u := range []string{"ftp://x/y", "x", "http://", "://", "file:///etc/passwd", "http://[::1"} {
-		if _, err := New([]protocol.Hook{{Event: protocol.HookPrompt, Webhook: u}}, slog.New(slog.DiscardHandler)); err == nil {
+		if _, err := New([]protocol.Hook{{Event: protocol.HookPrompt, Webhook: u}}, slog.New(slog.DiscardHandler), nil); err == nil {
 			t.Errorf("%q was taken", u)
 		}
 	}
@@ -99,7 +99,7 @@ func TestURLsAreChecked(t *testing.T) {
 func TestNoContentIsNoObjection(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	defer server.Close()
-	c, err := New([]protocol.Hook{{Event: protocol.HookPrompt, Webhook: server.URL}}, slog.New(slog.DiscardHandler))
+	c, err := New([]protocol.Hook{{Event: protocol.HookPrompt, Webhook: server.URL}}, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestWorkerIsNotToldWhereAWebhookIs(t *testing.T) {
 	defer cut.Close()
 	for name, to := range map[string]string{"refused": "http://" + address, "unknown": "http://policy.invalid", "cut": cut.URL} {
 		var logged strings.Builder
-		c, err := New([]protocol.Hook{{Event: protocol.HookStop, Webhook: to + "/?token=secret"}}, slog.New(slog.NewTextHandler(&logged, nil)))
+		c, err := New([]protocol.Hook{{Event: protocol.HookStop, Webhook: to + "/?token=secret"}}, slog.New(slog.NewTextHandler(&logged, nil)), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
