@@ -1,0 +1,93 @@
+package carrel
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"carrel/internal/tracing"
+	"carrel/protocol"
+)
+
+// What a worker tells of its tools is its word: it names no span, and makes no more of
+// them, and no larger ones, than are allowed.
+func TestWorkerCannotFloodTheTrace(t *testing.T) {
+	var (
+		mu    sync.Mutex
+		spans []*tracepb.Span
+	)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		body, err := io.ReadAll(req.Body)
+		var data tracepb.TracesData
+		if err == nil {
+			err = proto.Unmarshal(body, &data)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, rs := range data.GetResourceSpans() {
+			for _, ss := range rs.GetScopeSpans() {
+				spans = append(spans, ss.GetSpans()...)
+			}
+		}
+	}))
+	defer server.Close()
+	tracer, err := tracing.New(t.Context(), tracing.Options{Endpoint: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &Orchestrator{tracer: tracer}
+	ctx, run := tracer.Start(t.Context(), "run", tracing.Internal, time.Time{})
+	tools := o.traceTools(ctx)
+	tell := func(kind protocol.EventType, data any) {
+		text, err := json.Marshal(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tools.see(protocol.EventParams{Type: kind, Data: text})
+	}
+	for i := range 2 * maxTools {
+		id := fmt.Sprint(i)
+		tell(protocol.EventToolCallStart, protocol.ToolCallStart{ID: id, Name: strings.Repeat("evil\n", 100) + id})
+		tell(protocol.EventToolCallResult, protocol.ToolCallResult{ID: id, IsError: true})
+		tell(protocol.EventToolCallResult, protocol.ToolCallResult{ID: id}) // twice
+	}
+	for i := range 2 * maxOpenTools { // that never end
+		tell(protocol.EventToolCallStart, protocol.ToolCallStart{ID: fmt.Sprint("open", i), Name: "bash"})
+	}
+	if len(tools.open) != maxOpenTools {
+		t.Errorf("%d calls are kept", len(tools.open))
+	}
+	tell(protocol.EventToolCallStart, protocol.ToolCallStart{ID: strings.Repeat("x", 1<<20), Name: "bash"})
+	tools.see(protocol.EventParams{Type: protocol.EventToolCallStart, Data: []byte(`{"id":[1]}`)})
+	tell(protocol.EventRunFinished, protocol.Result{})
+	if len(tools.open) != 0 || tools.made != maxTools {
+		t.Errorf("%d are open, %d were made", len(tools.open), tools.made)
+	}
+	run.End()
+	if err := tracer.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(spans) != maxTools+1 {
+		t.Errorf("%d spans", len(spans))
+	}
+	for _, span := range spans {
+		if span.GetName() != "tool" && span.GetName() != "run" {
+			t.Fatalf("a span is called %q", span.GetName())
+		}
+		if size := proto.Size(span); size > 1000 {
+			t.Fatalf("a span has %d bytes", size)
+		}
+	}
+}
