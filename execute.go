@@ -83,10 +83,10 @@ func (o *Orchestrator) submit(ctx context.Context, req protocol.ExecuteRequest, 
 	g := &goingRun{about: audit.Event{
 		Caller: caller, UserID: run.UserID, RunID: run.RunID, SessionID: run.SessionID, Agent: run.Agent,
 	}}
-	g.ctx = o.traceRun(tracing.Carry(logline.Carry(o.root, ctx), ctx), "run", g) //nolint:contextcheck // a run outlives the caller who asked for it
-	logline.Fill(g.ctx, logline.Fields{Run: run.RunID, UserID: run.UserID, Session: run.SessionID})
-	o.log.InfoContext(g.ctx, "run accepted", "caller", caller, "agent", run.Agent) //nolint:contextcheck // as above
-	o.begin(g, run, req)                                                           //nolint:contextcheck // as above
+	g.ctx = o.traceRun(tracing.Carry(logline.Carry(o.root, ctx), ctx), "run", g)
+	logline.Fill(g.ctx, logline.Fields{Run: run.RunID, UserID: run.UserID, Session: run.SessionID}) //nolint:contextcheck // a run outlives the caller who asked for it
+	o.log.InfoContext(g.ctx, "run accepted", "caller", caller, "agent", run.Agent)                  //nolint:contextcheck // as above
+	o.begin(g, run, req)                                                                            //nolint:contextcheck // as above
 	return run, false, nil
 }
 

@@ -134,7 +134,7 @@ func (o *Orchestrator) open(ctx context.Context) (err error) {
 	if err := o.readPermissions(); err != nil {
 		return err
 	}
-	if err := errors.Join(o.openMetrics(), o.openTracer(o.root), o.openKeys(), o.openCertificate()); err != nil {
+	if err := errors.Join(o.openMetrics(), o.openTracer(ctx), o.openKeys(), o.openCertificate()); err != nil {
 		return err
 	}
 	if err := o.openDirs(ctx); err != nil {
@@ -353,7 +353,7 @@ func (o *Orchestrator) close() error {
 		o.broker.Close() // puts the last charges into the store
 	}
 	if o.tracer != nil {
-		o.closeTracer()
+		o.closeTracer(o.root)
 	}
 	if o.store != nil {
 		errs = append(errs, o.store.Close())

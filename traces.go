@@ -30,8 +30,8 @@ func (o *Orchestrator) openTracer(ctx context.Context) (err error) {
 	return err
 }
 
-func (o *Orchestrator) closeTracer() {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(o.root), flushTime)
+func (o *Orchestrator) closeTracer(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTime)
 	defer cancel()
 	if err := o.tracer.Close(ctx); err != nil {
 		o.log.WarnContext(ctx, "the last spans are lost", "error", err)

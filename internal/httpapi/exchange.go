@@ -97,7 +97,7 @@ func (a *api) finish(x *exchange, r *http.Request) {
 	}
 	a.logAccess(x, r)
 	if a.opts.Answered != nil {
-		a.opts.Answered(x.ctx, Answered{
+		a.opts.Answered(x.ctx, Answered{ //nolint:contextcheck // r's, with what Entered put there
 			Method: r.Method, Pattern: x.pattern, Status: x.status,
 			ReceivedBytes: x.body.bytes.Load(), SentBytes: x.sentBytes, Began: x.began, Took: time.Since(x.began),
 		})

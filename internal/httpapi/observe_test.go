@@ -38,7 +38,7 @@ func TestEachRequestIsToldOfByItsRoute(t *testing.T) {
 
 func TestEachRefusedSignInHasItsReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		told := map[SignInRefusal]int{}
+		told := make(map[SignInRefusal]int)
 		h := New(newFake(), Options{
 			Identify: identify, RateLimit: Rate{Requests: 1, Per: time.Hour},
 			SignInRefused: func(r SignInRefusal) { told[r]++ },

@@ -95,7 +95,7 @@ func (c *client) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpan
 	body, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: spans})
 	if err == nil {
 		ctx, cancel := context.WithCancel(ctx)
-		stop := context.AfterFunc(c.ctx, cancel)
+		stop := context.AfterFunc(c.ctx, cancel) //nolint:contextcheck // the end of the client, beside that of the batch
 		err = c.send(ctx, body)
 		stop()
 		cancel()

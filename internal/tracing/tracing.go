@@ -158,7 +158,7 @@ const (
 // Attr is an attribute of a span.
 type Attr = attribute.KeyValue
 
-// Text, Number and Amount make attributes.
+// Text makes an attribute.
 func Text(key, value string) Attr { return attribute.String(key, value) }
 
 // Number makes an attribute.
