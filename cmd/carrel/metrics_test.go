@@ -140,6 +140,7 @@ const metricsPage = "../../docs/metrics.md"
 
 // The page and the daemon tell of the same metrics, with the same labels.
 func TestPageOfMetricsIsWhatTheDaemonTells(t *testing.T) {
+	needsRepository(t)
 	s := loaded(t)
 	table := metricsTable(t, s.scrape(acceptText))
 	s.stop()

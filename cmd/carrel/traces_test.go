@@ -103,14 +103,15 @@ func TestRunIsOneTraceFromItsCallersSpanOn(t *testing.T) {
 	if err := os.WriteFile(permissions, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var toModel []string
-	s := playOn(t, tracedModel(t, &toModel), "OTEL_EXPORTER_OTLP_ENDPOINT="+r.URL, "CARREL_PERMISSIONS_FILE="+permissions)
+	s := play(t, aTool(), "OTEL_EXPORTER_OTLP_ENDPOINT="+r.URL, "CARREL_PERMISSIONS_FILE="+permissions)
 	status, body := s.post("/v1/execute", `{"user_id":"zz1@example.org","session_id":"s","message":"go"}`, http.Header{"Traceparent": {traceparent}})
 	if status != http.StatusOK {
 		t.Fatalf("%d %s", status, body)
 	}
 	s.get("/metrics", nil)
 	s.stop()
+	r.Close() // what its goroutines have written can be read
+	hook.Close()
 
 	want := `POST /v1/execute
  run
@@ -167,7 +168,7 @@ func TestRunIsOneTraceFromItsCallersSpanOn(t *testing.T) {
 	if runSpan := fmt.Sprintf("00-%s-%x-01", callersTrace, r.named("run")[0].GetSpanId()); !slices.Equal(heard, []string{runSpan}) {
 		t.Errorf("the webhook heard of %q, want %q", heard, runSpan)
 	}
-	if !slices.Equal(toModel, []string{"", ""}) {
+	if toModel := s.heard(); !slices.Equal(toModel, []string{"", ""}) {
 		t.Errorf("the model API heard of %q", toModel)
 	}
 	for _, message := range []string{"run accepted", "run ended", "request"} {
@@ -179,34 +180,34 @@ func TestRunIsOneTraceFromItsCallersSpanOn(t *testing.T) {
 	}
 }
 
-// tracedModel is asked twice, with a tool in between, and notes the headers.
-func tracedModel(t *testing.T, heard *[]string) *anthropictest.Server {
-	t.Helper()
-	script := turns(step{message: "go", calls: []anthropictest.Block{bash("t1", "true")}, results: []string{""}, answer: "Done."})
-	for i := range script {
-		asked := script[i].Expect
-		script[i].Expect = func(q *anthropictest.Request) error {
-			*heard = append(*heard, q.Header.Get("Traceparent")+q.Header.Get("Tracestate"))
-			return asked(q)
-		}
+// aTool is a script of two requests, with a tool in between.
+func aTool() []anthropictest.Turn {
+	return turns(step{message: "go", calls: []anthropictest.Block{bash("t1", "true")}, results: []string{""}, answer: "Done."})
+}
+
+// heard are the headers of the trace that the model API was sent.
+func (s *stage) heard() []string {
+	var all []string
+	for _, q := range s.model.Requests() {
+		all = append(all, q.Header.Get("Traceparent")+q.Header.Get("Tracestate"))
 	}
-	return anthropictest.New(t, anthropictest.Options{Script: script, Key: canary})
+	return all
 }
 
 func TestModelAPIHearsOfTheTraceWhereTheOperatorWantsThat(t *testing.T) {
 	r := newReceiver(t)
-	var toModel []string
-	s := playOn(t, tracedModel(t, &toModel), "OTEL_EXPORTER_OTLP_ENDPOINT="+r.URL, "CARREL_TRACE_MODEL_API=true")
+	s := play(t, aTool(), "OTEL_EXPORTER_OTLP_ENDPOINT="+r.URL, "CARREL_TRACE_MODEL_API=true")
 	status, body := s.post("/v1/execute", `{"user_id":"ana","message":"go"}`, http.Header{"Traceparent": {traceparent}, "Tracestate": {"x=secret"}})
 	if status != http.StatusOK {
 		t.Fatalf("%d %s", status, body)
 	}
 	s.stop()
+	r.Close()
 	var want []string
 	for _, span := range r.named("model request") {
 		want = append(want, fmt.Sprintf("00-%s-%x-01", callersTrace, span.GetSpanId()))
 	}
-	if len(want) != 2 || !slices.Equal(toModel, want) {
+	if toModel := s.heard(); len(want) != 2 || !slices.Equal(toModel, want) {
 		t.Errorf("the model API heard of %q, want %q", toModel, want)
 	}
 }
@@ -224,6 +225,7 @@ func TestNonsenseInTraceparentHarmsNoRun(t *testing.T) {
 		}
 	}
 	d.stop()
+	r.Close()
 	roots := map[string]bool{}
 	for _, span := range r.named("POST /v1/execute") {
 		if len(span.GetParentSpanId()) != 0 {
@@ -276,6 +278,7 @@ func TestCommandsAndRunsWithoutACallersTraceAreTraced(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 	d.stop()
+	r.Close()
 	if n := len(r.named("command")); n != 2 {
 		t.Errorf("%d spans of 2 commands", n)
 	}

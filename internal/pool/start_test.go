@@ -2,6 +2,7 @@ package pool
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -34,6 +35,12 @@ func (o *told) options(more Options) Options {
 	return more
 }
 
+func (o *told) seen() ([]Start, []EndReason) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.starts), slices.Clone(o.ends)
+}
+
 func (o *told) steps() map[string][]string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -61,8 +68,8 @@ func TestEachStartIsToldOnceWithItsStepsAndTheLeaseKnowsIt(t *testing.T) {
 			t.Errorf("the lease tells %+v", s)
 		}
 		r.acquire("ann").Release()
-		if n := len(cold.starts); n != 1 {
-			t.Errorf("%d starts are told", n)
+		if starts, _ := cold.seen(); len(starts) != 1 {
+			t.Errorf("%d starts are told", len(starts))
 		}
 	})
 	inBubble(t, warm.options(Options{Warm: 1}), func(t *testing.T, r *rig) {
@@ -91,17 +98,19 @@ func TestStartThatFailsIsToldWithItsError(t *testing.T) {
 			return nil
 		}
 		r.acquire("ann").Release()
-		if len(o.starts) != 2 || o.starts[0].Err == nil || o.starts[0].Kind != ColdStart || o.starts[1].Err != nil {
-			t.Errorf("told: %+v", o.starts)
+		if starts, _ := o.seen(); len(starts) != 2 || starts[0].Err == nil || starts[0].Kind != ColdStart || starts[1].Err != nil {
+			t.Errorf("told: %+v", starts)
 		}
 		r.engine.bindErr = func(string) error { return errors.New("no") }
 		q := r.request("bob")
 		<-q.done
-		if last := o.starts[len(o.starts)-1]; last.Err == nil || last.Err.Cause.Step != stepBind {
+		synctest.Wait()
+		starts, ends := o.seen()
+		if last := starts[len(starts)-1]; last.Err == nil || last.Err.Cause.Step != stepBind {
 			t.Errorf("told: %+v", last)
 		}
-		if len(o.ends) == 0 || o.ends[0] != EndStartFailed {
-			t.Errorf("the ends are %q", o.ends)
+		if len(ends) == 0 || ends[0] != EndStartFailed {
+			t.Errorf("the ends are %q", ends)
 		}
 	})
 }
@@ -128,7 +137,8 @@ func TestEachEndOfAWorkerHasItsReason(t *testing.T) {
 				l.Release()
 				time.Sleep(time.Hour)
 				synctest.Wait()
-				if diff := cmp.Diff([]EndReason{want}, o.ends); diff != "" {
+				_, ends := o.seen()
+				if diff := cmp.Diff([]EndReason{want}, ends); diff != "" {
 					t.Error(diff)
 				}
 			})
