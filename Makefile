@@ -114,6 +114,7 @@ fmt-check: lint-tool ## say what is not formatted
 .PHONY: vet
 vet: ## go vet
 	go vet ./...
+	CGO_ENABLED=0 go -C tools/promql vet ./...
 
 .PHONY: lint
 lint: lint-tool ## golangci-lint with the reasons in .golangci.yml

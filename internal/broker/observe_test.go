@@ -92,3 +92,34 @@ func TestEachRefusalHasItsReason(t *testing.T) {
 		t.Error("the key is told")
 	}
 }
+
+// Only the host's own word on a trace leaves: whatever a worker sends stays here.
+func TestTraceparentIsTheHostsOrNone(t *testing.T) {
+	for _, ours := range []string{"", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"} {
+		var sent http.Header
+		var ended []Exchange
+		r := newRig(t, func(w http.ResponseWriter, req *http.Request) {
+			sent = req.Header.Clone()
+			message(w, req)
+		}, func(o *Options) {
+			o.Began = func(run string) (string, func(Exchange)) {
+				if run != runID {
+					t.Errorf("begun of %q", run)
+				}
+				return ours, func(x Exchange) { ended = append(ended, x) }
+			}
+		})
+		req := request(t, t.Context(), "{}")
+		req.Header.Set("Traceparent", "00-ffffffffffffffffffffffffffffffff-ffffffffffffffff-01")
+		req.Header.Set("Tracestate", "worker=1")
+		req.Header.Set("Baggage", "worker=1")
+		send(t, r.door, req)
+		r.close()
+		if sent.Get("Traceparent") != ours || sent.Get("Tracestate") != "" || sent.Get("Baggage") != "" {
+			t.Errorf("with %q of ours the upstream got %v", ours, sent)
+		}
+		if len(ended) != 1 || ended[0].Status != http.StatusOK {
+			t.Errorf("ended: %+v", ended)
+		}
+	}
+}

@@ -1,14 +1,19 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"carrel/internal/logline"
 )
 
 func TestEachRequestIsToldOfByItsRoute(t *testing.T) {
@@ -61,4 +66,50 @@ func TestEachRefusedSignInHasItsReason(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+}
+
+func TestRequestsLineHasTheUsersHashAndNoUser(t *testing.T) {
+	var log bytes.Buffer
+	h := New(newFake(), Options{Logger: logline.New(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))})
+	for _, path := range []string{
+		"/v1/users/zz1@example.org/sandbox", "/v1/users/zz1%40example.org/files/private", "/v1/users/zz1@example.org/nowhere", "/v1/users/zz1@example.org",
+	} {
+		ask(t, h, http.MethodDelete, path, "")
+	}
+	ask(t, h, http.MethodGet, "/nowhere", "")
+	if text := log.String(); strings.Contains(text, "example.org") || strings.Contains(text, "private") {
+		t.Errorf("the log names a user:\n%s", text)
+	}
+	if n := strings.Count(log.String(), "user="+logline.User("zz1@example.org")); n != 2 {
+		t.Errorf("%d lines have the hash:\n%s", n, &log)
+	}
+	if !strings.Contains(log.String(), "path=/nowhere") {
+		t.Errorf("a path that leads nowhere is not told:\n%s", &log)
+	}
+}
+
+// Who has not signed in enters no trace.
+func TestOnlyWhoHasSignedInEnters(t *testing.T) {
+	var entered []string
+	type mark struct{}
+	var marked []bool
+	h := New(newFake(), Options{
+		Identify: identify,
+		Entered: func(ctx context.Context, pattern string, h http.Header) context.Context {
+			entered = append(entered, pattern+" "+h.Get("Traceparent"))
+			return context.WithValue(ctx, mark{}, true)
+		},
+		Answered: func(ctx context.Context, _ Answered) { marked = append(marked, ctx.Value(mark{}) != nil) },
+	})
+	ask(t, h, http.MethodGet, "/v1/runs", "", "Traceparent: x")
+	ask(t, h, http.MethodGet, "/v1/runs", "", bearerOf("key-wrong"), "Traceparent: x")
+	ask(t, h, http.MethodGet, "/healthz", "", "Traceparent: x")
+	ask(t, h, http.MethodGet, "/nowhere", "", bearerOf("key-ana"), "Traceparent: x")
+	ask(t, h, http.MethodGet, "/v1/runs", "", bearerOf("key-ana"), "Traceparent: x")
+	if diff := cmp.Diff([]string{"/v1/runs x"}, entered); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]bool{false, false, false, false, true}, marked); diff != "" {
+		t.Error(diff)
+	}
 }
