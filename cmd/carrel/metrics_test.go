@@ -84,7 +84,8 @@ func loaded(t *testing.T, begun ...func(*stage)) *stage {
 }
 
 func TestMetricsTellWhatHasHappened(t *testing.T) {
-	s := loaded(t)
+	var before []string
+	s := loaded(t, func(s *stage) { before = seriesOf(s.scrape(acceptText)) })
 	for series, value := range map[string]float64{
 		`carrel_runs_total{agent="claude",ending="finished"}`:                                      2,
 		`carrel_runs_total{agent="shell",ending="run_timeout"}`:                                    1,
@@ -116,7 +117,31 @@ func TestMetricsTellWhatHasHappened(t *testing.T) {
 			t.Errorf("%q is named", word)
 		}
 	}
+	// However they ask and whatever they name, callers make no series.
+	for i := range 20 {
+		req, err := http.NewRequestWithContext(t.Context(), fmt.Sprint("EVIL", i), fmt.Sprint(s.url, "/v1/evil", i), http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.do(req)
+		s.post("/v1/execute", fmt.Sprintf(`{"user_id":"zz%d","message":"x","config":{"agent":"evil%d"}}`, i, i), nil)
+		s.get(fmt.Sprintf("/v1/users/evil%d/files/evil", i), nil)
+	}
+	if after := seriesOf(s.scrape(acceptText)); !slices.Equal(before, after) {
+		t.Errorf("series:\n%s", gocmp.Diff(before, after))
+	}
 	s.stop()
+}
+
+// seriesOf lists carrel's own series of a scrape.
+func seriesOf(scrape string) []string {
+	var all []string
+	for line := range strings.Lines(scrape) {
+		if strings.HasPrefix(line, "carrel_") {
+			all = append(all, line[:strings.LastIndexByte(line, ' ')])
+		}
+	}
+	return all
 }
 
 func TestMetricsTellWorkersAndIsolation(t *testing.T) {
