@@ -13,20 +13,20 @@ import (
 	"carrel/protocol"
 )
 
-// line is one of the daemon's log.
-type line map[string]any
+// logLine is one of the daemon's log.
+type logLine map[string]any
 
-func (l line) text(key string) string {
+func (l logLine) text(key string) string {
 	s, _ := l[key].(string)
 	return s
 }
 
 // lines are those with this message; the daemon has ended.
-func (d *daemon) lines(message string) []line {
+func (d *daemon) lines(message string) []logLine {
 	d.t.Helper()
-	var found []line
+	var found []logLine
 	for text := range strings.Lines(d.log.String()) {
-		var l line
+		var l logLine
 		if err := json.Unmarshal([]byte(text), &l); err != nil {
 			d.t.Fatalf("no line of the log: %q", text)
 		}
@@ -77,7 +77,7 @@ func TestEachLineAboutARunBearsRunUserSessionAndWorker(t *testing.T) {
 	want("run ended in an error", 1, all...)
 	want("a webhook gave no answer", 1, all...)
 	want("worker ended", 1, logline.KeyUser, logline.KeyWorker)
-	requests := map[string]line{}
+	requests := map[string]logLine{}
 	for _, l := range s.lines("request") {
 		requests[l.text("method")+" "+l.text("route")] = l
 	}
