@@ -69,6 +69,8 @@ type Config struct {
 
 	Listen      string `env:"CARREL_LISTEN" envDefault:"127.0.0.1:8642" meaning:"address of the HTTP API; one that is not loopback is refused unless CARREL_API_KEYS_FILE is set"`
 	APIKeysFile string `env:"CARREL_API_KEYS_FILE" meaning:"file of API keys, one a line: name:role:sha256-hex-of-the-key[:user] (see carrel key); read again when it changes"`
+	// DrainTimeout is 0 where going runs are interrupted at once.
+	DrainTimeout time.Duration `env:"CARREL_DRAIN_TIMEOUT" envDefault:"30s" min:"0s" max:"720h" meaning:"how long going runs have to come to their own end after SIGTERM; then they are interrupted"`
 	// RateLimit is zero where there is none.
 	RateLimit   RateLimit `env:"CARREL_RATE_LIMIT" shown:"no limit" meaning:"requests that each API key may make, as N/s, N/m or N/h: N may come at once; more are refused with 429"`
 	TLSCertFile string    `env:"CARREL_TLS_CERT_FILE" meaning:"PEM file of the certificate and its chain: the API then speaks TLS alone; read again when it changes"`

@@ -10,24 +10,27 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/mattn/go-isatty"
 
 	"carrel"
+	"carrel/internal/systemd"
 	"carrel/protocol"
 )
 
 const (
-	// drainTime is what going runs get after the first signal.
-	drainTime = 30 * time.Second
 	// lastWordsTime is what readers get to take a run's last event.
 	lastWordsTime = 5 * time.Second
+	// closingTime is what it takes at most to end workers and close what is open, as
+	// systemd is told: the pool's grace, ten seconds for the groups, and the last commit.
+	closingTime = 30 * time.Second
 )
 
 type serveCmd struct {
-	Listen string `help:"Address of the HTTP API (CARREL_LISTEN)." placeholder:"HOST:PORT"`
+	Listen string `help:"Address of the HTTP API (CARREL_LISTEN); a socket from systemd takes its place." placeholder:"HOST:PORT"`
 }
 
 // Help adds the configuration to `carrel serve --help`.
@@ -41,8 +44,16 @@ func (serveCmd) Help() string {
 }
 
 func (s *serveCmd) Run(ctx context.Context, c *cli, out *output) error {
+	// First of all: until then nothing else may take a descriptor.
+	kept, err := systemd.Listener()
+	if err != nil {
+		return err
+	}
 	overrides := map[string]string{}
-	if s.Listen != "" {
+	switch {
+	case kept != nil: // it is held to the same rules as an address of the configuration
+		overrides["CARREL_LISTEN"] = kept.Addr().String()
+	case s.Listen != "":
 		overrides["CARREL_LISTEN"] = s.Listen
 	}
 	cfg, err := c.loadConfig(overrides)
@@ -50,6 +61,7 @@ func (s *serveCmd) Run(ctx context.Context, c *cli, out *output) error {
 		return err
 	}
 	log := newLogger(cfg)
+	manager := systemd.NewManager(log)
 	for _, w := range cfg.Warnings() {
 		log.WarnContext(ctx, "configuration", "warning", w)
 	}
@@ -61,9 +73,11 @@ func (s *serveCmd) Run(ctx context.Context, c *cli, out *output) error {
 		defer signal.Stop(hangups)
 	}
 	// The address first: who has it in use learns that before anything starts.
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen)
-	if err != nil {
-		return fmt.Errorf("listen on %s (CARREL_LISTEN): %w", cfg.Listen, err)
+	listener := kept
+	if kept == nil {
+		if listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen); err != nil {
+			return fmt.Errorf("listen on %s (CARREL_LISTEN): %w", cfg.Listen, err)
+		}
 	}
 	o, err := carrel.New(ctx, cfg, carrel.WithLogger(log), carrel.WithVersion(version))
 	if err != nil {
@@ -81,19 +95,51 @@ func (s *serveCmd) Run(ctx context.Context, c *cli, out *output) error {
 	served := make(chan error, 1)
 	go func() { served <- answer(server, listener) }()
 	announce(out, cfg, listener.Addr().String(), o.System())
+	unwatch := feedWatchdog(ctx, manager, o)
+	defer unwatch()
+	status := "serving on " + listener.Addr().String()
+	manager.Ready(ctx, status)
 
 	for {
 		select {
 		case err := <-served:
+			unwatch()
 			return errors.Join(err, o.Shutdown(ctx))
 		case <-hangups:
+			manager.Reloading(ctx)
 			o.Reload(ctx)
 			o.ReopenAudit(ctx) // as logrotate asks for
+			manager.Ready(ctx, status)
 		case sig := <-signals:
-			log.InfoContext(ctx, "draining: no new runs, going ones get time; once more to hurry", "signal", sig.String(), "time", drainTime)
-			return drain(ctx, o, server, signals)
+			if kept != nil {
+				passOn(server, kept)
+				_ = <-served // that its listener is closed
+			}
+			manager.Stopping(ctx, cfg.DrainTimeout+lastWordsTime+closingTime, "draining: going runs have "+cfg.DrainTimeout.String())
+			log.InfoContext(ctx, "draining: no new runs, going ones get time; once more to hurry", "signal", sig.String(), "time", cfg.DrainTimeout)
+			d := draining{orchestrator: o, server: server, time: cfg.DrainTimeout, drained: unwatch}
+			return d.run(ctx, signals)
 		}
 	}
+}
+
+// feedWatchdog feeds systemd's watchdog with what the daemon answers; stop ends that, and waits.
+func feedWatchdog(ctx context.Context, manager *systemd.Manager, o *carrel.Orchestrator) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { manager.Watch(ctx, o.Alive) })
+	return func() {
+		cancel()
+		watching.Wait()
+	}
+}
+
+// passOn leaves new connections to the process that systemd starts after this one, with
+// the same socket. Connections that stand are served until their answer; idle ones are
+// closed, so that their clients come again, and wait in the socket's queue.
+func passOn(server *http.Server, kept net.Listener) {
+	_ = kept.Close() // which ends Serve
+	server.SetKeepAlivesEnabled(false)
 }
 
 // answer serves until the server is shut down, with TLS where it has a certificate.
@@ -104,9 +150,17 @@ func answer(server *http.Server, listener net.Listener) error {
 	return server.Serve(listener)
 }
 
-// drain ends the daemon in order: runs, then their readers, then the rest.
-func drain(ctx context.Context, o *carrel.Orchestrator, server *http.Server, signals <-chan os.Signal) error {
-	drainCtx, cancel := context.WithTimeout(ctx, drainTime)
+// draining is the end of a daemon, in order: runs, then their readers, then the rest.
+type draining struct {
+	orchestrator *carrel.Orchestrator
+	server       *http.Server
+	time         time.Duration // what going runs get
+	drained      func()        // called when there is nothing left to ask the daemon for
+}
+
+func (d draining) run(ctx context.Context, signals <-chan os.Signal) error {
+	o, server := d.orchestrator, d.server
+	drainCtx, cancel := context.WithTimeout(ctx, d.time)
 	defer cancel()
 	go func() {
 		select {
@@ -122,6 +176,7 @@ func drain(ctx context.Context, o *carrel.Orchestrator, server *http.Server, sig
 	if server.Shutdown(lastCtx) != nil {
 		err = errors.Join(err, server.Close())
 	}
+	d.drained()
 	return errors.Join(err, o.Shutdown(ctx))
 }
 

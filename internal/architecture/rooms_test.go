@@ -251,6 +251,11 @@ var rooms = []room{
 		why:   "whoever embeds the client must not get a database with it",
 	},
 	{
+		path:    "internal/systemd",
+		foreign: []string{"github.com/coreos/go-systemd/v22"},
+		why:     "what a unit agrees on with a daemon: it knows systemd, and nothing of the daemon",
+	},
+	{
 		path:    "internal/selftest",
 		rooms:   []string{"client", "internal/jail", "internal/jail/attack", "internal/jsonrpc", "protocol"},
 		foreign: []string{"golang.org/x/sys/unix"},
@@ -258,7 +263,7 @@ var rooms = []room{
 	},
 	{
 		path:    "cmd/carrel",
-		rooms:   []string{".", "client", "internal/jail/attack", "internal/keyring", "internal/selftest", "protocol"},
+		rooms:   []string{".", "client", "internal/jail/attack", "internal/keyring", "internal/selftest", "internal/systemd", "protocol"},
 		foreign: []string{"github.com/alecthomas/kong", "github.com/mattn/go-isatty", "golang.org/x/sys/unix"},
 		why:     "chooses a command; what a command does is the front door's",
 	},
@@ -345,8 +350,8 @@ var bans = []ban{
 		why:   "a filter assembler: filters are assembled when they are written",
 	},
 	{
-		paths: []string{"github.com/alecthomas/kong", "github.com/caarlos0/env"},
-		why:   "flags and configuration: the orchestrator tells a worker all it needs",
+		paths: []string{"github.com/alecthomas/kong", "github.com/caarlos0/env", "github.com/coreos/go-systemd"},
+		why:   "flags, configuration, systemd: the orchestrator tells a worker all it needs",
 	},
 	{
 		paths: []string{"testing", "net/http/pprof", "plugin"},

@@ -124,6 +124,13 @@ func ServeOn(t testing.TB, lacks []string, baseDir string, more ...string) *Daem
 	return serve(t, exec.Command(Program(t, "carrel-lesshost"), args...), baseDir, more) //nolint:noctx // as above
 }
 
+// ServeBy starts a daemon by a command that becomes `carrel serve`, as a service manager
+// does: with descriptors in cmd.ExtraFiles.
+func ServeBy(t testing.TB, cmd *exec.Cmd, baseDir string, more ...string) *Daemon {
+	t.Helper()
+	return serve(t, cmd, baseDir, more)
+}
+
 func serve(t testing.TB, cmd *exec.Cmd, baseDir string, more []string) *Daemon {
 	t.Helper()
 	d := &Daemon{t: t, Cmd: cmd, Log: &Log{}, Greeting: &Log{}}

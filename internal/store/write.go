@@ -75,6 +75,20 @@ func (s *Store) do(ctx context.Context, apply func(context.Context, *writer) err
 	}
 }
 
+// Ping returns nil once the writer has taken its turn and read from the database: it
+// neither hangs nor is it gone. It writes nothing, so a full disk does not matter.
+// Errors: CodeShuttingDown (the store is closed); CodeInternal; the end of ctx.
+func (s *Store) Ping(ctx context.Context) error {
+	err := s.do(ctx, func(ctx context.Context, w *writer) error {
+		var version int64
+		return w.conn.QueryRowContext(ctx, "PRAGMA schema_version").Scan(&version)
+	}, nil)
+	if err != nil {
+		return fault("ping", err)
+	}
+	return nil
+}
+
 // push tells the writer that t has pending events. t.mu is held.
 func (s *Store) push(t *track) error {
 	s.mu.Lock()
