@@ -3,6 +3,9 @@
 # and npm, Python, curl and jq, the shells that are completed in and what reads a man
 # page, and as root setpriv and useradd for the rootless half. As root, where apt is
 # there, what is missing is installed; else this says what to install, and fails.
+# and npm, Python, the shells that are completed in and what reads a man page, systemd and
+# curl, and as root setpriv and useradd for the rootless half. As root, where apt is there,
+# what is missing is installed; else this says what to install, and fails.
 set -euo pipefail
 
 missing=()
@@ -23,6 +26,9 @@ need zsh zsh
 need fish fish
 need groff groff
 need mandoc mandoc
+# The units are weighed by systemd-analyze and started under systemd.
+need systemd-analyze systemd
+need curl curl
 # A compiler without the C library's headers is none.
 printf '#include <stdlib.h>\n' | "${CC:-gcc}" -E - >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 if [ "$(id -u)" = 0 ]; then

@@ -282,6 +282,7 @@ var rooms = []room{
 	},
 	{path: "internal/anthropictest", why: "a Messages API for tests and the demo: it knows the wire alone"},
 	{path: "internal/architecture", why: "this test"},
+	{path: "deploy", why: "what carrel is installed with is no code: its tests are all there is"},
 	{path: "bench", why: "drives the built programs from outside, beside others: its tests are all there is"},
 	{
 		path:  "bench/standin",
