@@ -32,8 +32,8 @@ ln -s ../lib/carrel/carrel "$R/usr/bin/carrel"
 id carrel >/dev/null 2>&1 || chroot "$R" useradd --system --home-dir /var/lib/carrel --shell /usr/sbin/nologin carrel
 cp %s/carrel.* "$units/"
 mkdir "$units/carrel.service.d"
-# There is no journal.
-printf '[Service]\nStandardOutput=append:/out/carrel.log\nStandardError=append:/out/carrel.log\n' >"$units/carrel.service.d/log.conf"
+# There is no journal. Each start attacks a throw-away sandbox first.
+printf '[Service]\nEnvironment=SANDBOX_SELF_TEST=quick\nStandardOutput=append:/out/carrel.log\nStandardError=append:/out/carrel.log\n' >"$units/carrel.service.d/log.conf"
 `, ordeal.Program(t, "carrel"), ordeal.Program(t, "carrel-worker"), units)
 	for name, text := range map[string]string{"prepare": prepare, "try": functions + script} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -145,7 +145,7 @@ func TestSettingsThatAreSaidToBreakSandboxesDo(t *testing.T) {
 more=/run/systemd/system/carrel.service.d/more.conf
 mkdir -p "${more%/*}"
 with() { # NUMBER SETTING
-  printf '[Service]\nRestart=no\nEnvironment=SANDBOX_ISOLATION=degraded\n%s\n' "$2" >"$more"
+  printf '[Service]\nRestart=no\nEnvironment=SANDBOX_ISOLATION=degraded SANDBOX_SELF_TEST=off\n%s\n' "$2" >"$more"
   systemctl daemon-reload
   : >/out/carrel.log
   if systemctl start carrel.service 2>/dev/null; then

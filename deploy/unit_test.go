@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"carrel/internal/installation"
 )
 
 // setting is a line of a unit: KEY=VALUE.
@@ -93,11 +95,20 @@ var breaking = []struct { //nolint:gochecknoglobals // a table of two tests
 
 func TestUnitHasNoneOfTheSettingsThatBreakSandboxes(t *testing.T) {
 	text := page(t)
-	never := []string{"ProtectKernelTunables", "ProtectKernelLogs", "ProcSubset", "MemoryDenyWriteExecute", "PrivateUsers"}
-	for _, b := range breaking {
-		if b.key != "SystemCallFilter" {
-			never = append(never, b.key)
+	var never, tried []string
+	for _, b := range installation.BreakingSettings() {
+		if b.Key != "SystemCallFilter" { // the unit has one, and the doctor reads it
+			never = append(never, b.Key)
 		}
+	}
+	for _, b := range breaking {
+		tried = append(tried, b.key)
+		if b.key != "SystemCallFilter" && !slices.Contains(never, b.key) {
+			t.Errorf("the doctor does not know that %s= breaks sandboxes", b.key)
+		}
+	}
+	if len(tried) < 5 {
+		t.Errorf("only %q are tried", tried)
 	}
 	for _, have := range settings(t, "systemd/carrel.service") {
 		if slices.Contains(never, have.key) {

@@ -9,7 +9,8 @@
 #
 # Leaves DIR/boot.log (systemd's own words) and DIR/try.log. The machine is not touched:
 # nothing but process 1, the script and what it starts runs, no unit of the
-# distribution is pulled in, and what is written goes with it.
+# distribution is pulled in, and what is written goes with it; the one setting of the
+# kernel that systemd raises at its start, fs.file-max, is put back.
 set -euo pipefail
 
 if [ "${2:-}" != inside ]; then
@@ -17,7 +18,9 @@ if [ "${2:-}" != inside ]; then
   above=$(findmnt --noheadings --first-only --types cgroup2 --output TARGET)
   group=$above/carrel-systemd.$$
   mkdir "$group"
+  read -r file_max </proc/sys/fs/file-max
   remove() { # the groups that systemd made, deepest first; dying processes need a moment
+    echo "$file_max" >/proc/sys/fs/file-max
     for _ in $(seq 50); do
       find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
       [ -d "$group" ] || return 0

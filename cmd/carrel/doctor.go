@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 
 	"carrel"
+	"carrel/internal/installation"
 	"carrel/protocol"
 )
 
@@ -18,8 +19,16 @@ type doctorCmd struct {
 	Row []string `help:"With --attack: these rows alone, by their ids." placeholder:"ID"`
 }
 
-// Run shows the isolation of this host. It ends with status 1 if what the
-// configuration asks for is not met.
+// doctorReport is what --json prints.
+type doctorReport struct {
+	protocol.IsolationReport
+
+	Installation []installation.Finding `json:"installation"`
+}
+
+// Run shows the isolation of this host, and how carrel is installed on it. It ends with
+// status 1 if what the configuration asks for is not met; for the installation there is
+// advice alone.
 func (d *doctorCmd) Run(ctx context.Context, c *cli, out *output) error {
 	cfg, err := c.loadConfig(nil)
 	if err != nil {
@@ -33,11 +42,13 @@ func (d *doctorCmd) Run(ctx context.Context, c *cli, out *output) error {
 	if d.Attack {
 		return d.attack(ctx, cfg, report, out)
 	}
+	installed := installation.Check(installation.Options{BaseDir: cfg.BaseDir, MaxWorkers: cfg.MaxWorkers, PIDsLimit: cfg.PIDsLimit})
 	if d.JSON {
-		if err := printIndented(out, report); err != nil {
-			return err
-		}
-	} else if err := printReport(out, report, unmet); err != nil {
+		err = printIndented(out, doctorReport{report, installed})
+	} else {
+		err = errors.Join(printReport(out, report, unmet), printInstallation(out, installed))
+	}
+	if err != nil {
 		return err
 	}
 	if unmet != nil {
@@ -79,5 +90,22 @@ func printReport(out *output, r protocol.IsolationReport, unmet error) error {
 		return err
 	}
 	_, err := fmt.Fprintf(out.stdout, "\ncarrel starts here: %s\n", r.State)
+	return err
+}
+
+// printInstallation shows what there is to say of the installation, and what to do.
+func printInstallation(out *output, findings []installation.Finding) error {
+	fmt.Fprint(out.stdout, "\nInstallation\n\n")
+	w := tabwriter.NewWriter(out.stdout, 0, 0, 2, ' ', 0)
+	for _, f := range findings {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, f.State, f.Detail)
+	}
+	err := w.Flush()
+	for _, f := range findings {
+		if f.State == installation.Warn {
+			_, printed := fmt.Fprintf(out.stdout, "\n%s: %s.\n  what to do: %s\n", f.Name, f.Detail, f.Fix)
+			err = errors.Join(err, printed)
+		}
+	}
 	return err
 }

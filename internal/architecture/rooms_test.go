@@ -250,6 +250,7 @@ var rooms = []room{
 		rooms: []string{"protocol"},
 		why:   "whoever embeds the client must not get a database with it",
 	},
+	{path: "internal/installation", why: "reads how carrel is installed: files alone, and nothing of ours"},
 	{
 		path:    "internal/systemd",
 		foreign: []string{"github.com/coreos/go-systemd/v22"},
@@ -263,7 +264,7 @@ var rooms = []room{
 	},
 	{
 		path:    "cmd/carrel",
-		rooms:   []string{".", "client", "internal/jail/attack", "internal/keyring", "internal/selftest", "internal/systemd", "protocol"},
+		rooms:   []string{".", "client", "internal/installation", "internal/jail/attack", "internal/keyring", "internal/selftest", "internal/systemd", "protocol"},
 		foreign: []string{"github.com/alecthomas/kong", "github.com/mattn/go-isatty", "golang.org/x/sys/unix"},
 		why:     "chooses a command; what a command does is the front door's",
 	},
