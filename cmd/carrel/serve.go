@@ -113,7 +113,9 @@ func (s *serveCmd) Run(ctx context.Context, c *cli, out *output) error {
 		case sig := <-signals:
 			if kept != nil {
 				passOn(server, kept)
-				_ = <-served // that its listener is closed
+				if err := <-served; !errors.Is(err, net.ErrClosed) {
+					log.WarnContext(ctx, "the server ended before it was asked to", "error", err)
+				}
 			}
 			manager.Stopping(ctx, cfg.DrainTimeout+lastWordsTime+closingTime, "draining: going runs have "+cfg.DrainTimeout.String())
 			log.InfoContext(ctx, "draining: no new runs, going ones get time; once more to hurry", "signal", sig.String(), "time", cfg.DrainTimeout)

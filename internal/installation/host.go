@@ -30,7 +30,7 @@ func (c *checker) baseDir() Finding {
 	}
 	if c.unit.Path != "" { // the daemon's, not that of who asks
 		dir = stateDir
-		for _, word := range strings.Fields(strings.Join(c.unit.settings["Environment"], " ")) {
+		for word := range strings.FieldsSeq(strings.Join(c.unit.settings["Environment"], " ")) {
 			if value, isIt := strings.CutPrefix(strings.Trim(word, `"'`), "SANDBOX_BASE_DIR="); isIt {
 				dir = value
 			}

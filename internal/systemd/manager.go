@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -64,12 +65,14 @@ func (m *Manager) Watch(ctx context.Context, alive func(context.Context) error) 
 	tick := time.NewTicker(max(m.watchdog/3, time.Millisecond))
 	defer tick.Stop()
 	answers, asked := make(chan error, 1), false
+	var asking sync.WaitGroup
+	defer asking.Wait()
 	for {
 		select {
 		case <-tick.C:
 			if !asked {
 				asked = true
-				go func() { answers <- alive(ctx) }()
+				asking.Go(func() { answers <- alive(ctx) })
 			} else {
 				m.log.WarnContext(ctx, "the daemon does not answer its own question whether it is alive", "watchdog", m.watchdog)
 			}
@@ -83,9 +86,6 @@ func (m *Manager) Watch(ctx context.Context, alive func(context.Context) error) 
 			}
 			m.tell(ctx, daemon.SdNotifyWatchdog)
 		case <-ctx.Done():
-			if asked {
-				_ = <-answers // nobody is left to tell
-			}
 			return
 		}
 	}
