@@ -51,6 +51,18 @@ $(npm_cache)/registry: examples/typescript/package.json examples/typescript/pack
 	npm ci --prefix bin/examples/typescript --cache '$(CURDIR)/$(npm_cache)' --ignore-scripts --no-audit --no-fund --loglevel=error
 	rm -rf bin/examples/typescript
 	npm config get registry >$@
+.PHONY: install
+install: build ## install below DESTDIR, with PREFIX (/usr/local): programs, units, man page, completion
+	scripts/install.sh bin '$(DESTDIR)' '$(or $(PREFIX),/usr/local)'
+
+.PHONY: release
+release: ## what is released, into dist/: .deb, .tar.gz, SBOMs, SHA256SUMS
+	rm -rf dist
+	VERSION='$(VERSION)' COMMIT='$(COMMIT)' scripts/release.sh dist
+
+.PHONY: release-check
+release-check: release ## make it again elsewhere, without the build cache (minutes): each byte is the same
+	VERSION='$(VERSION)' COMMIT='$(COMMIT)' scripts/release-again.sh dist
 
 .PHONY: run
 run: build ## build, then serve on loopback

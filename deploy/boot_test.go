@@ -13,7 +13,9 @@ import (
 
 // boot runs a script as a service under this machine's systemd with our units installed
 // (scripts/systemd.sh), and gives what it printed.
-func boot(t *testing.T, script string) string {
+//
+// With a package, that is installed, by dpkg, and its units are the ones.
+func boot(t *testing.T, pkg, script string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: to be process 1's parent")
@@ -26,15 +28,20 @@ func boot(t *testing.T, script string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	prepare := fmt.Sprintf(`
+	prepare := fmt.Sprintf("cp %s \"$dir/carrel.deb\"\nchroot \"$R\" dpkg --install /out/carrel.deb >\"$dir/dpkg.log\" 2>&1\n", pkg)
+	if pkg == "" {
+		prepare = fmt.Sprintf(`
 install -D --target-directory="$R/usr/lib/carrel" %s %s
 ln -s ../lib/carrel/carrel "$R/usr/bin/carrel"
 id carrel >/dev/null 2>&1 || chroot "$R" useradd --system --home-dir /var/lib/carrel --shell /usr/sbin/nologin carrel
 cp %s/carrel.* "$units/"
+`, ordeal.Program(t, "carrel"), ordeal.Program(t, "carrel-worker"), units)
+	}
+	prepare += `
 mkdir "$units/carrel.service.d"
 # There is no journal. Each start attacks a throw-away sandbox first.
 printf '[Service]\nEnvironment=SANDBOX_SELF_TEST=quick\nStandardOutput=append:/out/carrel.log\nStandardError=append:/out/carrel.log\n' >"$units/carrel.service.d/log.conf"
-`, ordeal.Program(t, "carrel"), ordeal.Program(t, "carrel-worker"), units)
+`
 	for name, text := range map[string]string{"prepare": prepare, "try": functions + script} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -94,7 +101,7 @@ func want(t *testing.T, tried string, lines ...string) {
 // run, a reload, a restart that a run outlasts while a connection waits, a daemon that
 // hangs, an end.
 func TestUnitServesReloadsAndIsReplacedUnderSystemd(t *testing.T) {
-	tried := boot(t, `
+	tried := boot(t, "", `
 systemctl start carrel.socket carrel.service
 echo "started $(show ActiveState) as $(stat -c %U:%a /var/lib/carrel) $(stat -c %U "/proc/$(show MainPID)")"
 echo "isolation $(api GET /v1/system | python3 -c 'import json, sys; print(json.load(sys.stdin)["isolation"]["state"])')"
@@ -162,7 +169,7 @@ with control ''
 	for i, b := range breaking {
 		fmt.Fprintf(&script, "with %d '%s=%s'\n", i, b.key, b.value)
 	}
-	tried := boot(t, script.String())
+	tried := boot(t, "", script.String())
 	for i, b := range breaking {
 		begins := fmt.Sprintf("refused %d ", i)
 		if b.layer != "" {

@@ -5,6 +5,8 @@
 # there, what is missing is installed; else this says what to install, and fails.
 # and npm, Python, the shells that are completed in and what reads a man page, systemd and
 # curl, and as root setpriv and useradd for the rootless half. As root, where apt is there,
+# and npm, Python, the shells that are completed in and what reads a man page, systemd,
+# curl and dpkg, and as root setpriv and useradd for the rootless half. As root, where apt is there,
 # what is missing is installed; else this says what to install, and fails.
 set -euo pipefail
 
@@ -29,6 +31,9 @@ need mandoc mandoc
 # The units are weighed by systemd-analyze and started under systemd.
 need systemd-analyze systemd
 need curl curl
+# The package is built by Go alone; it is read and installed by Debian's own.
+need dpkg-deb dpkg
+need adduser adduser
 # A compiler without the C library's headers is none.
 printf '#include <stdlib.h>\n' | "${CC:-gcc}" -E - >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 if [ "$(id -u)" = 0 ]; then

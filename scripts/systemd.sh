@@ -46,7 +46,7 @@ R=$space/root
 mount -t proc proc "$R/proc"
 mount -t sysfs -o ro sysfs "$R/sys"
 mount -t cgroup2 -o nsdelegate cgroup2 "$R/sys/fs/cgroup"
-for at in run var/lib dev; do mount -t tmpfs -o mode=0755 tmpfs "$R/$at"; done
+for at in run dev; do mount -t tmpfs -o mode=0755 tmpfs "$R/$at"; done
 mount -t tmpfs -o mode=1777 tmpfs "$R/tmp"
 for device in null zero full random urandom tty; do
   : >"$R/dev/$device"
