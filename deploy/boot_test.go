@@ -42,7 +42,7 @@ mkdir "$units/carrel.service.d"
 # There is no journal. Each start attacks a throw-away sandbox first.
 printf '[Service]\nEnvironment=SANDBOX_SELF_TEST=quick\nStandardOutput=append:/out/carrel.log\nStandardError=append:/out/carrel.log\n' >"$units/carrel.service.d/log.conf"
 `
-	for name, text := range map[string]string{"prepare": prepare, "try": functions + script} {
+	for name, text := range map[string]string{"prepare": prepare, "try": functions + script, "install.md": page(t)} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -139,9 +139,19 @@ until_true replaced
 echo "after $(run ana 'echo well')"
 systemctl stop carrel.socket carrel.service
 echo "ended $(show Result)"
+
+# As docs/install.md has it for root.
+sed -n '/^User=root/,/^ReadWritePaths/p' /out/install.md | sed '1i [Service]' >/run/systemd/system/carrel.service.d/root.conf
+install -d -m 0711 /var/lib/carrel-root
+systemctl daemon-reload
+systemctl start carrel.service
+echo "as $(stat -c %U "/proc/$(show MainPID)") $(api GET /v1/system | python3 -c 'import json, sys
+r = json.load(sys.stdin)["isolation"]
+print(r["state"], r["root"])') $(run ana 'id -un')"
+systemctl stop carrel.service
 `)
 	want(t, tried, "started active as carrel:700 carrel", "isolation strict", "ran agent", "reloaded active",
-		"outlasted begun ended  ", "waited queued", "fed", "hung, and replaced", "after well", "ended success")
+		"outlasted begun ended  ", "waited queued", "fed", "hung, and replaced", "after well", "ended success", "as root strict True agent")
 }
 
 // TestSettingsThatAreSaidToBreakSandboxesDo holds the table, and the comment in the

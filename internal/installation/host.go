@@ -80,7 +80,7 @@ func (c *checker) appArmor() Finding {
 	if c.sysctl("kernel/apparmor_restrict_unprivileged_userns") != "1" {
 		return notApplicable("AppArmor does not restrict user namespaces here")
 	}
-	if c.unit.last("User") == "root" || c.unit.Path != "" && c.unit.last("User") == "" {
+	if c.isRoot() {
 		return ok("AppArmor restricts user namespaces, and the daemon is root")
 	}
 	profiles, err := fs.Glob(c.o.Root, "etc/apparmor.d/*carrel*")

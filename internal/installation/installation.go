@@ -158,12 +158,18 @@ func (c *checker) userLine(name string) ([]string, error) {
 	return nil, nil
 }
 
+// isRoot reports whether the unit's daemon is.
+func (c *checker) isRoot() bool {
+	name := c.unit.last("User")
+	return c.unit.Path != "" && (name == "" || name == "root" || name == "0")
+}
+
 func (c *checker) user() Finding {
 	if f, without := c.ofUnit(); without {
 		return f
 	}
 	name := c.unit.last("User")
-	if name == "" || name == "root" {
+	if c.isRoot() {
 		return warn(edit+"User=carrel, or leave it: each user of the product then has a host uid of its own", "the daemon runs as root: what breaks out of it has the machine")
 	}
 	line, err := c.userLine(name)
@@ -187,6 +193,9 @@ func (c *checker) hardening() Finding {
 	}
 	if broken := c.unit.broken(); len(broken) > 0 {
 		return warn(edit+"take these away (docs/install.md)", "the unit has what breaks sandboxes: %s", strings.Join(broken, "; "))
+	}
+	if capabilities, set := c.unit.settings["CapabilityBoundingSet"]; set && len(capabilities) == 0 && c.isRoot() {
+		return warn(edit+"CapabilityBoundingSet=~ and SecureBits=", "the daemon is root without root's capabilities: no sandbox can be made")
 	}
 	if !c.unit.isOn("NoNewPrivileges") {
 		return warn(edit+"NoNewPrivileges=yes", "NoNewPrivileges is off: set-user-id programs work for the daemon")

@@ -94,7 +94,7 @@ func TestEachFaultIsNamedWithWhatToDo(t *testing.T) {
 		{"no socket", without("usr/lib/systemd/system/carrel.socket"), "socket", "refuses connections"},
 		{"socket off", without("etc/systemd/system/sockets.target.wants/carrel.socket"), "socket", "not enabled"},
 		{"two addresses", file("etc/systemd/system/carrel.socket.d/a.conf", "[Socket]\nListenStream=0.0.0.0:80\n", 0o644), "socket", "2 addresses"},
-		{"root", dropIn("User=root"), "user", "runs as root"},
+		{"root", dropIn("User=root", "CapabilityBoundingSet=~"), "user", "runs as root"},
 		{"root by another name", file("etc/passwd", "carrel:x:0:0::/:/usr/sbin/nologin\n", 0o644), "user", "root by another name"},
 		{"no user", file("etc/passwd", "", 0o644), "user", "there is no user carrel"},
 		{"a shell", file("etc/passwd", "carrel:x:990:990::/:/bin/bash\n", 0o644), "user", "can log in"},
@@ -138,6 +138,14 @@ func TestEachFaultIsNamedWithWhatToDo(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestRootWithoutCapabilitiesIsTwoFaults(t *testing.T) {
+	m := installed(t)
+	dropIn("User=root")(m)
+	if found := check(m); found["user"].State != Warn || found["hardening"].State != Warn || !strings.Contains(found["hardening"].Detail, "without root's capabilities") {
+		t.Errorf("%+v, %+v", found["user"], found["hardening"])
 	}
 }
 
