@@ -37,6 +37,7 @@ need adduser adduser
 # A compiler without the C library's headers is none.
 printf '#include <stdlib.h>\n' | "${CC:-gcc}" -E - >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 if [ "$(id -u)" = 0 ]; then
+  need crun crun # what is below container engines
   need setpriv util-linux
   need flock util-linux
   need useradd passwd

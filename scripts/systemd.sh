@@ -13,14 +13,16 @@
 # kernel that systemd raises at its start, fs.file-max, is put back.
 set -euo pipefail
 
-if [ "${2:-}" != inside ]; then
+if [ "${3:-}" != inside ]; then
   dir=$(realpath "$1")
+  space=$(mktemp -d)
   above=$(findmnt --noheadings --first-only --types cgroup2 --output TARGET)
   group=$above/carrel-systemd.$$
   mkdir "$group"
   read -r file_max </proc/sys/fs/file-max
   remove() { # the groups that systemd made, deepest first; dying processes need a moment
     echo "$file_max" >/proc/sys/fs/file-max
+    rmdir "$space"
     for _ in $(seq 50); do
       find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
       [ -d "$group" ] || return 0
@@ -32,13 +34,12 @@ if [ "${2:-}" != inside ]; then
   (
     echo "$BASHPID" >"$group/cgroup.procs"
     exec timeout --kill-after=5s "${SYSTEMD_TIME:-180s}" unshare --mount --pid --fork --kill-child --cgroup \
-      --ipc --uts --net --propagation private "$0" "$dir" inside >"$dir/boot.log" 2>&1
+      --ipc --uts --net --propagation private "$0" "$dir" "$space" inside >"$dir/boot.log" 2>&1
   )
   exit 0
 fi
 
-dir=$1
-space=$(mktemp -d)
+dir=$1 space=$2
 mount -t tmpfs -o mode=0755 tmpfs "$space"
 mkdir "$space"/{upper,work,root}
 mount -t overlay -o "lowerdir=/,upperdir=$space/upper,workdir=$space/work" overlay "$space/root"
