@@ -65,7 +65,6 @@ func TestUnitHasWhatTheDaemonRestsOn(t *testing.T) {
 		{setting{"NoNewPrivileges", "yes"}, "hardening"},
 		{setting{"CapabilityBoundingSet", ""}, "hardening"},
 		{setting{"ProtectSystem", "strict"}, "hardening"},
-		{setting{"SystemCallArchitectures", "native"}, "hardening"},
 		{setting{"SystemCallErrorNumber", "EPERM"}, "a program in a sandbox is told no, and not killed"},
 	} {
 		if !slices.Contains(have, c.setting) {

@@ -25,6 +25,7 @@ func BreakingSettings() []Breaking {
 		{"ProtectKernelLogs", "yes", "sandboxes may have no /proc"},
 		{"ProcSubset", "pid", "the daemon does not see the host's memory, by which it admits sandboxes"},
 		{"MemoryDenyWriteExecute", "yes", "programs that compile as they run, such as node, end in sandboxes"},
+		{"SystemCallArchitectures", "native", "a thread that makes another ABI's system call is killed, and its program hangs"},
 		{"SystemCallFilter", "@system-service", "no sandbox can be made: mount, pivot_root and Landlock's calls are taken away"},
 	}
 }
