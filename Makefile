@@ -52,7 +52,7 @@ $(npm_cache)/registry: examples/typescript/package.json examples/typescript/pack
 	rm -rf bin/examples/typescript
 	npm config get registry >$@
 .PHONY: install
-install: build ## install below DESTDIR, with PREFIX (/usr/local): programs, units, man page, completion
+install: ## install what was built below DESTDIR, with PREFIX (/usr/local): programs, units, man page, completion
 	scripts/install.sh bin '$(DESTDIR)' '$(or $(PREFIX),/usr/local)'
 
 .PHONY: release
