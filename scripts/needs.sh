@@ -1,13 +1,9 @@
 #!/usr/bin/env bash
 # What the tests need besides Go: git, a C compiler (the race detector links C), Node
 # and npm, Python, curl and jq, the shells that are completed in and what reads a man
-# page, and as root setpriv and useradd for the rootless half. As root, where apt is
-# there, what is missing is installed; else this says what to install, and fails.
-# and npm, Python, the shells that are completed in and what reads a man page, systemd and
-# curl, and as root setpriv and useradd for the rootless half. As root, where apt is there,
-# and npm, Python, the shells that are completed in and what reads a man page, systemd,
-# curl and dpkg, and as root setpriv and useradd for the rootless half. As root, where apt is there,
-# what is missing is installed; else this says what to install, and fails.
+# page, systemd and Debian's own tools for packages, and as root crun, and setpriv and
+# useradd for the rootless half. As root, where apt is there, what is missing is
+# installed; else this says what to install, and fails.
 set -euo pipefail
 
 missing=()
@@ -30,7 +26,6 @@ need groff groff
 need mandoc mandoc
 # The units are weighed by systemd-analyze and started under systemd.
 need systemd-analyze systemd
-need curl curl
 # The package is built by Go alone; it is read and installed by Debian's own.
 need dpkg-deb dpkg
 need adduser adduser
