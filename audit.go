@@ -144,9 +144,13 @@ func (r *recorder) noteEnd(ctx context.Context, t protocol.EventType, data json.
 	e := r.about
 	e.Action, e.Code, e.ExitCode = audit.RunEnded, told.Code, told.ExitCode
 	e.Status = string(protocol.StatusOf(t, told.Code))
-	r.ending = metrics.Finished
-	if t != protocol.EventRunFinished {
+	switch {
+	case t == protocol.EventRunFinished:
+		r.ending = metrics.Finished
+	case told.Code.Known():
 		r.ending = string(told.Code)
+	default: // a worker's own word
+		r.ending = metrics.Other
 	}
 	usage := r.meter.Usage() // the broker's own figures
 	e.Tokens, e.CostUSD = usage.Tokens(), usage.CostUSD

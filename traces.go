@@ -163,7 +163,7 @@ type toolSpans struct {
 }
 
 type openTool struct {
-	name  string
+	name  tracing.Attr
 	began time.Time
 }
 
@@ -182,7 +182,7 @@ func (t *toolSpans) see(ev protocol.EventParams) {
 	case protocol.EventToolCallStart:
 		var call protocol.ToolCallStart
 		if json.Unmarshal(ev.Data, &call) == nil && len(call.ID) <= maxToolID && len(t.open) < maxOpenTools {
-			t.open[call.ID] = openTool{call.Name[:min(len(call.Name), maxToolID)], time.Now()}
+			t.open[call.ID] = openTool{tracing.Text("gen_ai.tool.name", call.Name), time.Now()}
 		}
 	case protocol.EventToolCallResult:
 		var result struct {
@@ -206,7 +206,7 @@ func (t *toolSpans) end(id string, failed bool) {
 		return
 	}
 	t.made++
-	_, span := t.tracer.Start(t.ctx, "tool", tracing.Internal, call.began, tracing.Text("gen_ai.tool.name", call.name))
+	_, span := t.tracer.Start(t.ctx, "tool", tracing.Internal, call.began, call.name)
 	if failed {
 		span.Fail("error")
 	}

@@ -1,11 +1,13 @@
 package carrel
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -90,4 +92,37 @@ func TestWorkerCannotFloodTheTrace(t *testing.T) {
 			t.Fatalf("a span has %d bytes", size)
 		}
 	}
+}
+
+// The name of a tool is a piece of an event of megabytes, of which nothing else is kept
+// until the span is sent.
+func TestSpansOfToolsKeepNoMore(t *testing.T) {
+	tracer, err := tracing.New(t.Context(), tracing.Options{Endpoint: "http://127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, run := tracer.Start(t.Context(), "run", tracing.Internal, time.Time{})
+	tools := (&Orchestrator{tracer: tracer}).traceTools(ctx)
+	name := strings.Repeat("x", 1<<20)
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for i := range maxOpenTools {
+		data := fmt.Appendf(nil, `{"id":"%d","name":"%s"}`, i, name)
+		tools.see(protocol.EventParams{Type: protocol.EventToolCallStart, Data: data})
+	}
+	open := heap() - before
+	tools.see(protocol.EventParams{Type: protocol.EventRunFinished})
+	if sent := heap() - before; open > 8<<20 || sent > 8<<20 {
+		t.Errorf("of %d names of 1 MiB %d bytes are kept while they are open, then %d", maxOpenTools, open, sent)
+	}
+	run.End()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	_ = tracer.Close(ended) // nobody is there
+	runtime.KeepAlive(name)
 }

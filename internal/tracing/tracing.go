@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -40,7 +41,7 @@ import (
 // Header is W3C's header of a trace: "00-TRACE-SPAN-FLAGS".
 const Header = "Traceparent"
 
-// maxValueBytes bounds each attribute's text.
+// maxValueBytes bounds each text of a span but its name.
 const maxValueBytes = 256
 
 // Options say where spans go.
@@ -84,12 +85,9 @@ func New(ctx context.Context, o Options) (*Tracer, error) {
 		return nil, err
 	}
 	t.sender = sdk.NewBatchSpanProcessor(exporter)
-	limits := sdk.NewSpanLimits()
-	limits.AttributeValueLengthLimit = maxValueBytes
 	provider := sdk.NewTracerProvider(
 		sdk.WithSpanProcessor(t.sender),
 		sdk.WithResource(about),
-		sdk.WithRawSpanLimits(limits),
 	)
 	t.tracer = provider.Tracer("carrel", trace.WithInstrumentationVersion(o.Version))
 	return t, nil
@@ -158,8 +156,19 @@ const (
 // Attr is an attribute of a span.
 type Attr = attribute.KeyValue
 
-// Text makes an attribute.
-func Text(key, value string) Attr { return attribute.String(key, value) }
+// Text makes an attribute of the first [maxValueBytes] of value.
+func Text(key, value string) Attr { return attribute.String(key, bounded(value)) }
+
+// bounded is what a span holds of a text, whoever wrote that. It is valid UTF-8, or
+// protobuf would refuse the whole batch, other spans with it; and it is no piece of a
+// longer text, which it would keep in memory until it is sent. OpenTelemetry's own limit
+// does neither.
+func bounded(text string) string {
+	if len(text) > maxValueBytes {
+		text = strings.Clone(text[:maxValueBytes])
+	}
+	return strings.ToValidUTF8(text, "")
+}
 
 // Number makes an attribute.
 func Number(key string, value int64) Attr { return attribute.Int64(key, value) }
@@ -200,7 +209,7 @@ func (s Span) Rename(name string) { s.span.SetName(name) }
 func (s Span) Set(attrs ...Attr) { s.span.SetAttributes(attrs...) }
 
 // Fail marks the span as one of something that has failed.
-func (s Span) Fail(why string) { s.span.SetStatus(codes.Error, why) }
+func (s Span) Fail(why string) { s.span.SetStatus(codes.Error, bounded(why)) }
 
 // Records reports whether anybody will see the span.
 func (s Span) Records() bool { return s.span != nil && s.span.IsRecording() }

@@ -271,3 +271,35 @@ func TestHeadersShowThemselvesToNobody(t *testing.T) {
 		}
 	}
 }
+
+// A text that protobuf refuses would cost the batch, and so other spans.
+func TestNoTextCostsTheBatch(t *testing.T) {
+	r := newReceiver(t)
+	tracer := r.tracer(t)
+	_, other := tracer.Start(t.Context(), "other", Internal, time.Time{})
+	other.End()
+	long := strings.Repeat("x", maxValueBytes-1) + "\u00e9"
+	for _, text := range []string{"\xff\xfe", long, long + "\xff", strings.Repeat("\u00e9", maxValueBytes)} {
+		_, span := tracer.Start(t.Context(), "hostile", Internal, time.Time{}, Text("at start", text))
+		span.Set(Text("later", text))
+		span.Fail(text)
+		span.End()
+	}
+	if err := tracer.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.spans) != 5 {
+		t.Fatalf("%d spans of 5 have come", len(r.spans))
+	}
+	for _, span := range r.spans {
+		texts := []string{span.GetStatus().GetMessage()}
+		for _, a := range span.GetAttributes() {
+			texts = append(texts, a.GetValue().GetStringValue())
+		}
+		for _, text := range texts {
+			if len(text) > maxValueBytes {
+				t.Errorf("a text has %d bytes", len(text))
+			}
+		}
+	}
+}
