@@ -154,10 +154,11 @@ func (r *recorder) noteEnd(ctx context.Context, t protocol.EventType, data json.
 	}
 	usage := r.meter.Usage() // the broker's own figures
 	e.Tokens, e.CostUSD = usage.Tokens(), usage.CostUSD
+	var took time.Duration // of a run of another daemon's it is not known
 	if !r.began.IsZero() {
-		took := time.Since(r.began)
-		e.Seconds = took.Seconds()
-		r.metrics.RunEnded(r.about.Agent, r.ending, took)
+		took = time.Since(r.began)
 	}
+	e.Seconds = took.Seconds()
+	r.metrics.RunEnded(r.about.Agent, r.ending, took)
 	_ = r.audit.Write(ctx, e)
 }

@@ -185,13 +185,16 @@ func class(status int) string {
 	return statuses[status/100-1]
 }
 
-// RunEnded counts a run. ending is [Finished] or a code, took from its record on.
+// RunEnded counts a run. ending is [Finished] or a code, took from its record on; 0 = it
+// is not known.
 func (m *Metrics) RunEnded(agent, ending string, took time.Duration) {
 	if m == nil {
 		return
 	}
 	row(m.runs, agent).of(ending).Inc()
-	m.runTimes.of(agent).Observe(took.Seconds())
+	if took > 0 {
+		m.runTimes.of(agent).Observe(took.Seconds())
+	}
 }
 
 // ExecEnded counts a command.
