@@ -240,6 +240,9 @@ func (c Config) Warnings() []string {
 	if c.AnthropicAPIKey.IsSet() && strings.HasPrefix(c.AnthropicBaseURL, "http://") && !isLoopbackURL(c.AnthropicBaseURL) {
 		warnings = append(warnings, "ANTHROPIC_BASE_URL: http:// sends the key over the network unencrypted")
 	}
+	if c.OTLPHeaders.IsSet() && strings.HasPrefix(c.OTLPEndpoint, "http://") && !isLoopbackURL(c.OTLPEndpoint) {
+		warnings = append(warnings, "OTEL_EXPORTER_OTLP_ENDPOINT: http:// sends OTEL_EXPORTER_OTLP_HEADERS over the network unencrypted")
+	}
 	host, _, err := net.SplitHostPort(c.Listen)
 	if err == nil && !isLoopback(host) && !c.hasTLS() {
 		warnings = append(warnings, "CARREL_LISTEN: other machines reach this address and there is no TLS: API keys, messages and files go over the network in the clear, unless a proxy in front ends TLS; set CARREL_TLS_CERT_FILE and CARREL_TLS_KEY_FILE")

@@ -154,7 +154,8 @@ func checkEnvVars(names []string) []Fault {
 }
 
 func looksSecret(name string) bool {
-	if name = strings.ToUpper(name); name == "OTEL_EXPORTER_OTLP_HEADERS" {
+	name = strings.ToUpper(name)
+	if strings.HasPrefix(name, "OTEL_EXPORTER_OTLP_") && strings.HasSuffix(name, "_HEADERS") { // of each signal there is one
 		return true
 	}
 	hasPrefix := func(prefix string) bool { return strings.HasPrefix(name, prefix) }

@@ -218,7 +218,7 @@ func TestWarmWorkersFollowMaxWorkersUnlessSet(t *testing.T) {
 func TestNamesThatLookLikeSecretsAreNotAllowed(t *testing.T) {
 	refused := []string{
 		"DB_HOST", "DATABASE_URL", "POSTGRES_X", "MYSQL_X", "REDIS_URL", "RABBITMQ_X", "AMQP_X", "AZURE_X", "AWS_REGION",
-		"SECRET_X", "JWT_X", "API_KEY_X", "PRIVATE_X", "CREDENTIAL_X", "MY_KEY", "GITHUB_TOKEN", "APP_SECRET", "X_PASSWORD",
+		"SECRET_X", "JWT_X", "API_KEY_X", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS", "PRIVATE_X", "CREDENTIAL_X", "MY_KEY", "GITHUB_TOKEN", "APP_SECRET", "X_PASSWORD",
 		"aws_region", "Db_x", "github_token", "anthropic_api_key", "1X", "A-B", "A=B",
 	}
 	got := mustFail(t, ConfigSource{Environ: []string{"SANDBOX_ALLOWED_ENV_VARS=LANG," + strings.Join(refused, ",")}})
@@ -326,12 +326,13 @@ func TestKeyIsPrintedNowhere(t *testing.T) {
 }
 
 func TestWarnsOfAKeyThatOthersCanRead(t *testing.T) {
-	file := writeFile(t, "ANTHROPIC_API_KEY="+keyCanary+"\nANTHROPIC_BASE_URL=http://gateway.example.org\n")
+	file := writeFile(t, "ANTHROPIC_API_KEY="+keyCanary+"\nANTHROPIC_BASE_URL=http://gateway.example.org\n"+
+		"OTEL_EXPORTER_OTLP_HEADERS=x-key="+keyCanary+"\nOTEL_EXPORTER_OTLP_ENDPOINT=http://collector.example.org\n")
 	if err := os.Chmod(file, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	warnings := strings.Join(mustLoad(t, ConfigSource{File: file}).Warnings(), "\n")
-	for _, want := range []string{"has mode 0644", "unencrypted"} {
+	for _, want := range []string{"has mode 0644", "the key over the network unencrypted", "OTLP_HEADERS over the network unencrypted"} {
 		if !strings.Contains(warnings, want) {
 			t.Errorf("no warning with %q in:\n%s", want, warnings)
 		}

@@ -107,6 +107,9 @@ func (a *api) finish(x *exchange, r *http.Request) {
 	}
 }
 
+// short is what the log shows of a text that nobody has signed for; it is ASCII.
+func short(text string) string { return text[:min(len(text), 256)] }
+
 // logAccess writes the request's one line: at debug what only reads, at info
 // what changes something, above that what the daemon or a worker got wrong. It
 // holds no bodies, no queries and no keys.
@@ -122,7 +125,7 @@ func (a *api) logAccess(x *exchange, r *http.Request) {
 	}
 	attrs := []slog.Attr{
 		slog.String("request_id", x.requestID),
-		slog.String("method", r.Method),
+		slog.String("method", short(r.Method)),
 		slog.String("route", x.pattern),
 		slog.String("caller", x.caller),
 		slog.Int("status", x.status),
@@ -130,9 +133,10 @@ func (a *api) logAccess(x *exchange, r *http.Request) {
 		slog.Duration("took", time.Since(x.began)),
 		slog.String("remote", r.RemoteAddr),
 	}
-	// One with ids in it is told by its route, and whom it is about by the context.
-	if path := r.URL.EscapedPath(); !strings.Contains(x.pattern, "{") && !strings.HasPrefix(path, "/v1/users/") {
-		attrs = append(attrs, slog.String("path", path))
+	// One with ids in it is told by its route, and whom it is about by the context. One
+	// without a route may be a misspelt one of a user's.
+	if !strings.Contains(x.pattern, "{") && !strings.Contains(strings.ToLower(r.URL.Path), "user") {
+		attrs = append(attrs, slog.String("path", short(r.URL.EscapedPath())))
 	}
 	if x.err != nil {
 		attrs = append(attrs, slog.Any("error", x.err))

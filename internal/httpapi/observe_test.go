@@ -73,6 +73,8 @@ func TestRequestsLineHasTheUsersHashAndNoUser(t *testing.T) {
 	h := New(newFake(), Options{Logger: logline.New(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))})
 	for _, path := range []string{
 		"/v1/users/zz1@example.org/sandbox", "/v1/users/zz1%40example.org/files/private", "/v1/users/zz1@example.org/nowhere", "/v1/users/zz1@example.org",
+		"/users/zz1@example.org/sandbox", "/proxy/v1/users/zz1@example.org/sandbox", "//v1/users/zz1@example.org/sandbox",
+		"/V1/Users/zz1@example.org/sandbox", "/v1/%75sers/zz1@example.org/nowhere", "/v1/user/zz1@example.org",
 	} {
 		ask(t, h, http.MethodDelete, path, "")
 	}
@@ -85,6 +87,12 @@ func TestRequestsLineHasTheUsersHashAndNoUser(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "path=/nowhere") {
 		t.Errorf("a path that leads nowhere is not told:\n%s", &log)
+	}
+	log.Reset()
+	ask(t, h, http.MethodPost, "/"+strings.Repeat("x", 64<<10), "")
+	ask(t, h, strings.Repeat("X", 64<<10), "/", "")
+	if log.Len() > 4<<10 {
+		t.Errorf("two requests fill %d bytes of the log", log.Len())
 	}
 }
 
