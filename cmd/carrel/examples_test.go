@@ -273,6 +273,42 @@ func TestExamplesShowTextAsItComes(t *testing.T) {
 	d.stop()
 }
 
+// A product passes on what its users call their files: no name leads out of the user's
+// own, whatever the language's HTTP client makes of dots.
+func TestNoNameInTheExamplesLeadsToAnotherUser(t *testing.T) {
+	g := newGallery(t)
+	d := serve(t, t.TempDir())
+	const secret = "bob's own"
+	if _, err := d.client.PutFile(t.Context(), "bob", "secret", strings.NewReader(secret), int64(len(secret))); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, status := g.run(t, "npm --prefix examples/typescript --silent ci && npm --prefix examples/typescript --silent run build", ""); status != 0 {
+		t.Fatal(stderr)
+	}
+	for language, read := range map[string]string{
+		"python": `PYTHONPATH=examples/python python3 -c '
+import os, sys
+from carrel import Carrel
+print(Carrel(os.environ["CARREL_URL"]).get(*sys.argv[1:]))' `,
+		"typescript": `node --input-type=module -e '
+const { Carrel } = await import(process.cwd() + "/examples/typescript/dist/carrel.js");
+console.log(await new Carrel(process.env.CARREL_URL).get(...process.argv.slice(1)));' `,
+	} {
+		t.Run(language, func(t *testing.T) {
+			for _, names := range []string{"ana ../../bob/files/secret", "ana a/../../../bob/files/secret", ". secret", "../users/bob secret"} {
+				stdout, stderr, status := g.run(t, read+names, "", "CARREL_URL="+d.url)
+				if status == 0 || stdout != "" || !strings.Contains(stderr, "is no name") && !strings.Contains(stderr, "not_found") {
+					t.Errorf("%s: status %d\n%s\n%s", names, status, stdout, stderr)
+				}
+			}
+			if stdout, stderr, status := g.run(t, read+"bob secret", "", "CARREL_URL="+d.url); status != 0 {
+				t.Errorf("his own: %s\n%s", stdout, stderr)
+			}
+		})
+	}
+	d.stop()
+}
+
 // What the examples in other languages show of a run has neither gap nor double, however
 // often the connection is cut on which its events come.
 func TestExamplesReadOnOverALineThatBreaks(t *testing.T) {

@@ -34,7 +34,7 @@ trap 'rm -f "$answer"' EXIT
 api() {
   local path=$1 status
   shift
-  status=$(curl --silent --show-error --header @<(key) --output "$answer" --write-out '%{http_code}' "$@" "$url$path") ||
+  status=$(curl --silent --show-error --path-as-is --header @<(key) --output "$answer" --write-out '%{http_code}' "$@" "$url$path") ||
     die "$url$path: no answer"
   [ "$status" -lt 300 ] || die "$(jq -r '"\(.code): \(.detail)"' "$answer" 2>/dev/null || echo "$url$path: status $status")"
   cat "$answer"

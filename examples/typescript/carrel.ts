@@ -121,7 +121,7 @@ export class Carrel {
     const watchdog = setTimeout(() => line.abort(new Error("the line is dead")), QUIET);
     try {
       const headers = { Accept: "text/event-stream", "Last-Event-ID": String(after) };
-      const answer = await this.#send("GET", `/v1/runs/${runId}/events`, undefined, headers, line.signal);
+      const answer = await this.#send("GET", `/v1/runs/${part(runId)}/events`, undefined, headers, line.signal);
       const utf8 = new TextDecoder();
       let rest = "";
       let data = "";
@@ -145,16 +145,16 @@ export class Carrel {
   }
 
   run(runId: string): Promise<{ run_id: string; status: string; last_seq: number }> {
-    return this.#again(() => this.#json("GET", `/v1/runs/${runId}`));
+    return this.#again(() => this.#json("GET", `/v1/runs/${part(runId)}`));
   }
 
   async cancel(runId: string): Promise<void> {
-    await this.#again(() => this.#json("POST", `/v1/runs/${runId}/cancel`));
+    await this.#again(() => this.#json("POST", `/v1/runs/${part(runId)}/cancel`));
   }
 
   /** Answers an APPROVAL_REQUESTED. */
   async approve(runId: string, approvalId: string, allow: boolean, reason = ""): Promise<void> {
-    await this.#json("POST", `/v1/runs/${runId}/approvals/${approvalId}`, { decision: allow ? "allow" : "deny", reason });
+    await this.#json("POST", `/v1/runs/${part(runId)}/approvals/${part(approvalId)}`, { decision: allow ? "allow" : "deny", reason });
   }
 
   /** Runs one command, a list or a text for the shell; not again, if the line is lost. */
@@ -204,7 +204,8 @@ export class Carrel {
 
 /** Waits before the next try, or throws why there is none. */
 async function pause(tries: number, most: number, lost: unknown): Promise<void> {
-  const mayPass = lost instanceof CarrelError ? lost.mayPass : !(lost instanceof BrokenStream || lost instanceof SyntaxError);
+  const isFault = lost instanceof BrokenStream || lost instanceof SyntaxError || lost instanceof URIError;
+  const mayPass = lost instanceof CarrelError ? lost.mayPass : !isFault;
   const wait = lost instanceof CarrelError ? lost.retryAfter : 0;
   if (!mayPass || tries >= most || wait > 120) throw lost;
   // At random, so that all who lost one daemon do not return at once.
@@ -212,5 +213,12 @@ async function pause(tries: number, most: number, lost: unknown): Promise<void> 
 }
 
 function userPath(user: string, below: string): string {
-  return `/v1/users/${encodeURIComponent(user)}/${below.split("/").map(encodeURIComponent).join("/")}`;
+  return `/v1/users/${part(user)}/${below.split("/").map(part).join("/")}`;
+}
+
+/** Quotes one part of a path. fetch takes ".." for a step up, quoted or not: with it, a
+ *  name of a user's would lead to what is another's. */
+function part(name: string): string {
+  if (name === "." || name === "..") throw new URIError(`"${name}" is no name`);
+  return encodeURIComponent(name);
 }
