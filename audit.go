@@ -152,6 +152,7 @@ func (r *recorder) noteEnd(ctx context.Context, t protocol.EventType, data json.
 	default: // a worker's own word
 		r.ending = metrics.Other
 	}
+	r.tools.close()
 	usage := r.meter.Usage() // the broker's own figures
 	e.Tokens, e.CostUSD = usage.Tokens(), usage.CostUSD
 	var took time.Duration // of a run of another daemon's it is not known

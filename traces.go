@@ -192,10 +192,16 @@ func (t *toolSpans) see(ev protocol.EventParams) {
 		if json.Unmarshal(ev.Data, &result) == nil {
 			t.end(result.ID, result.IsError)
 		}
-	case protocol.EventRunFinished, protocol.EventRunError:
-		for id := range t.open {
-			t.end(id, true)
-		}
+	}
+}
+
+// close ends the calls that the run has left open: the one perhaps that it ended of.
+func (t *toolSpans) close() {
+	if t == nil {
+		return
+	}
+	for id := range t.open {
+		t.end(id, true)
 	}
 }
 

@@ -73,7 +73,8 @@ func TestWorkerCannotFloodTheTrace(t *testing.T) {
 	}
 	tell(protocol.EventToolCallStart, protocol.ToolCallStart{ID: strings.Repeat("x", 1<<20), Name: "bash"})
 	tools.see(protocol.EventParams{Type: protocol.EventToolCallStart, Data: []byte(`{"id":[1]}`)})
-	tell(protocol.EventRunFinished, protocol.Result{})
+	// As where the worker is gone, and the host says so.
+	(&recorder{tools: tools}).noteEnd(t.Context(), protocol.EventRunError, []byte(`{"code":"worker_crashed"}`))
 	if len(tools.open) != 0 || tools.made != maxTools {
 		t.Errorf("%d are open, %d were made", len(tools.open), tools.made)
 	}
@@ -116,7 +117,7 @@ func TestSpansOfToolsKeepNoMore(t *testing.T) {
 		tools.see(protocol.EventParams{Type: protocol.EventToolCallStart, Data: data})
 	}
 	open := heap() - before
-	tools.see(protocol.EventParams{Type: protocol.EventRunFinished})
+	tools.close()
 	if sent := heap() - before; open > 8<<20 || sent > 8<<20 {
 		t.Errorf("of %d names of 1 MiB %d bytes are kept while they are open, then %d", maxOpenTools, open, sent)
 	}

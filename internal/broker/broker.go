@@ -82,12 +82,10 @@ type Options struct {
 
 // Exchange is a request that was let out, and its answer.
 type Exchange struct {
-	RunID string
 	Model string // by which its answer is priced; "" = the table has none such
 	// Status is what the sandbox was answered; 0 = nothing.
 	Status            int
 	Cut               bool // the answer did not come to its end
-	Began             time.Time
 	Took              time.Duration
 	BytesIn, BytesOut int64 // of the two bodies
 	Usage             protocol.Usage

@@ -326,7 +326,7 @@ func (x *exchange) charge(ctx context.Context) {
 func (x *exchange) tell(f figures, took time.Duration) {
 	model, _ := x.broker.o.Prices.name(f.model)
 	all := Exchange{
-		RunID: x.meter.runID, Model: model, Status: x.status, Cut: x.cut || f.failed, Began: x.began, Took: took,
+		Model: model, Status: x.status, Cut: x.cut || f.failed, Took: took,
 		BytesIn: x.bytesIn.Load(), BytesOut: x.bytesOut, Usage: x.spent.Usage(),
 	}
 	if answered := x.broker.o.Answered; answered != nil {

@@ -50,7 +50,6 @@ type Answered struct {
 	Status  int
 	// Bytes of the two bodies.
 	ReceivedBytes, SentBytes int64
-	Began                    time.Time
 	Took                     time.Duration
 }
 
@@ -99,7 +98,7 @@ func (a *api) finish(x *exchange, r *http.Request) {
 	if a.opts.Answered != nil {
 		a.opts.Answered(x.ctx, Answered{ //nolint:contextcheck // r's, with what Entered put there
 			Method: r.Method, Pattern: x.pattern, Status: x.status,
-			ReceivedBytes: x.body.bytes.Load(), SentBytes: x.sentBytes, Began: x.began, Took: time.Since(x.began),
+			ReceivedBytes: x.body.bytes.Load(), SentBytes: x.sentBytes, Took: time.Since(x.began),
 		})
 	}
 	if p != nil && (begun || x.status == 0) {

@@ -31,10 +31,10 @@ func TestEachRequestIsToldOfByItsRoute(t *testing.T) {
 		{Method: "PUT", Status: 405},
 	}
 	for i := range told {
-		if told[i].Took < 0 || told[i].Began.IsZero() || told[i].SentBytes == 0 {
+		if told[i].Took < 0 || told[i].SentBytes == 0 {
 			t.Errorf("%+v", told[i])
 		}
-		told[i].Took, told[i].Began, told[i].SentBytes = 0, time.Time{}, 0
+		told[i].Took, told[i].SentBytes = 0, 0
 	}
 	if diff := cmp.Diff(want, told); diff != "" {
 		t.Error(diff)
