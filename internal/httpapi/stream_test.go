@@ -219,6 +219,26 @@ func (w *countingWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// The head is due where no event will ever go with it, too.
+func TestStreamWithoutAnEventHasItsHead(t *testing.T) {
+	f := newFake()
+	f.add("u") // goes on
+	ended := f.add("u")
+	f.emit(ended, protocol.EventRunStarted, protocol.RunStarted{})
+	f.emit(ended, protocol.EventRunFinished, protocol.Result{})
+	h := New(f, Options{})
+	for _, c := range []struct{ method, path string }{
+		{http.MethodHead, eventsPath},
+		{http.MethodHead, "/v1/runs/" + ended + "/events"},
+		{http.MethodGet, "/v1/runs/" + ended + "/events?after=2"},
+	} {
+		w := ask(t, h, c.method, c.path, "")
+		if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/event-stream" || !w.Flushed || w.Body.Len() > 0 {
+			t.Errorf("%s %s: %d %v %q", c.method, c.path, w.Code, w.Header(), w.Body)
+		}
+	}
+}
+
 func TestErrorAfterTheHeadersIsACommentAndNeverAnEvent(t *testing.T) {
 	for _, tt := range []struct {
 		name string
