@@ -20,29 +20,37 @@ func (f *field) execs() {
 	for i := range most {
 		run(f.t, f.cold.URL, fmt.Sprint("exec-", i), "/bin/true")
 	}
-	direct := newDirect(f.t)
+	direct, judge := newDirect(f.t), newJudge(f.t, f.results)
 	for _, args := range [][]string{{"/bin/true"}, {"sh", "-c", "echo hi"}} {
 		for _, clients := range f.size.clients {
 			name := fmt.Sprintf("exec %s, %d clients", strings.Join(args, " "), clients)
 			latency := contest{name: name, unit: "ms", beside: "no sandbox", rounds: max(2, f.size.rounds/4)}
 			rate := contest{name: name, unit: "/s", more: true, beside: "no sandbox", rounds: latency.rounds}
-			for _, to := range []struct{ name, url string }{{"carrel", f.cold.URL}, {"no sandbox", direct.URL}} {
+			for _, to := range []struct {
+				name string
+				do   func(user string)
+			}{
+				{"carrel", func(user string) { run(f.t, f.cold.URL, user, args...) }},
+				{"go-judge", func(string) { judge.run(args) }},
+				{"no sandbox", func(user string) { run(f.t, direct.URL, user, args...) }},
+			} {
+				if to.name == "go-judge" && judge == nil {
+					continue
+				}
 				latency.subjects = append(latency.subjects, subject{to.name, func() []float64 {
-					all, _ := f.crowd(to.url, clients, args)
+					all, _ := f.crowd(clients, to.do)
 					return all
 				}})
 				rate.subjects = append(rate.subjects, subject{to.name, func() []float64 {
-					all, took := f.crowd(to.url, clients, args)
+					all, took := f.crowd(clients, to.do)
 					return []float64{float64(len(all)) / took.Seconds()}
 				}})
 			}
-			// What go-judge took without seccomp and Landlock, measured on such a machine;
-			// its module is not to be had from the proxy.
 			if args[0] == "/bin/true" && clients == 1 {
-				latency.targets = []target{{subject: "carrel", beside: "go-judge's 6.7 ms", at: 0.5, times: 1, fixed: 6.7}}
+				latency.targets = []target{judge.target(false)}
 			}
 			if args[0] == "/bin/true" && clients == 8 {
-				rate.targets = []target{{subject: "carrel", beside: "go-judge's 173/s", at: 0.5, times: 1, fixed: 173}}
+				rate.targets = []target{judge.target(true)}
 			}
 			f.results.run(f.t, latency)
 			f.results.run(f.t, rate)
@@ -50,9 +58,9 @@ func (f *field) execs() {
 	}
 }
 
-// crowd has clients run a command again and again, and gives the milliseconds of each
+// crowd has clients do something again and again, and gives the milliseconds of each
 // and how long all took.
-func (f *field) crowd(url string, clients int, args []string) (all []float64, took time.Duration) {
+func (f *field) crowd(clients int, do func(user string)) (all []float64, took time.Duration) {
 	times := make([][]float64, clients)
 	began := time.Now()
 	var wg sync.WaitGroup
@@ -60,7 +68,7 @@ func (f *field) crowd(url string, clients int, args []string) (all []float64, to
 		wg.Go(func() {
 			for range f.size.execs {
 				one := time.Now()
-				run(f.t, url, fmt.Sprint("exec-", i), args...)
+				do(fmt.Sprint("exec-", i))
 				times[i] = append(times[i], milliseconds(time.Since(one)))
 			}
 		})
