@@ -84,6 +84,28 @@ func TestWarmWorkersAreClaimedRefilledAndNeverBoundAgain(t *testing.T) {
 	})
 }
 
+func TestWarmWorkerIsNotStartedBesideAUsersFirstEvents(t *testing.T) {
+	inBubble(t, Options{Warm: 2, MaxWorkers: 5}, func(t *testing.T, r *rig) {
+		live := func(why string, want int) {
+			t.Helper()
+			synctest.Wait()
+			if f := r.pool.Figures(); f.Workers != want {
+				t.Errorf("%s there are %d workers, want %d", why, f.Workers, want)
+			}
+		}
+		live("at the start", 2)
+		r.acquire("ann").Release()
+		live("when the first has been claimed", 2)
+		time.Sleep(refillPause)
+		live("after the pause", 3)
+		r.acquire("ben").Release()
+		r.acquire("cay").Release()
+		live("when none is left, at once", 4)
+		time.Sleep(refillPause)
+		live("after the next pause", 5)
+	})
+}
+
 func TestWarmWorkersAreNotStartedWhileAUserWaitsForAStart(t *testing.T) {
 	inBubble(t, Options{Warm: 1, MaxWorkers: 5}, func(t *testing.T, r *rig) {
 		synctest.Wait()

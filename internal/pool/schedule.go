@@ -114,11 +114,19 @@ func (s *state) hasRoom() bool {
 	return true
 }
 
+// refillPause is how long a user who has just got a worker has the processors for
+// his first events before a start takes them, as long as a warm worker is left.
+const refillPause = 50 * time.Millisecond
+
 // refill starts one warm worker, if there are too few and nobody waits for a
 // worker of his own: that is what low priority means here.
 func (s *state) refill() {
 	startingForUsers := s.count[starting] + s.count[binding] - s.unclaimed
 	if s.ready.Len() >= s.o.Warm || s.unclaimed > 0 || s.waiting > 0 || startingForUsers > 0 || !s.hasRoom() {
+		return
+	}
+	if pauseEnds := s.servedAt.Add(refillPause); s.ready.Len() > 0 && s.now.Before(pauseEnds) {
+		s.wakeAt(pauseEnds)
 		return
 	}
 	hold := s.refills.gate(s.now)

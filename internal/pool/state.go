@@ -114,9 +114,10 @@ type state struct {
 	stranded  int // users who wait for a worker for whom no room is coming
 	waiting   int // users who wait for a worker at all, these included
 
-	starts      breaker  // of starts that users wait for
-	refills     breaker  // of starts of warm workers, which users do not notice
-	binds       breakers // of binding, for each user
+	starts      breaker   // of starts that users wait for
+	refills     breaker   // of starts of warm workers, which users do not notice
+	servedAt    time.Time // when a worker was last made available to its user
+	binds       breakers  // of binding, for each user
 	noRoomUntil time.Time
 	hold        time.Duration // how long a lease is held, a moving average
 

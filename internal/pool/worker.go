@@ -124,7 +124,7 @@ func (s *state) initialized(w *worker, conn *jsonrpc.Conn) {
 	if w.state != binding {
 		return
 	}
-	w.usedAt = s.now
+	w.usedAt, s.servedAt = s.now, s.now
 	s.binds.forget(w.user.id)
 	w.user.lastFailure = nil
 	s.become(w, idle)

@@ -14,6 +14,11 @@ import (
 
 // create makes the directory called name for a user: whole in tmp/, then one
 // rename into users/. The caller has the user's turn.
+//
+// A run waits for this, so no directory is synced: where the machine loses power, a
+// young one may be gone, with everything that has its uid, so that the uid may go to
+// another user. It is never there in part, since a file system's journal keeps the
+// order, and what meta.json holds is synced before.
 func (d *Dirs) create(ctx context.Context, name, userID string) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("make: %w", context.Cause(ctx))
@@ -32,9 +37,6 @@ func (d *Dirs) create(ctx context.Context, name, userID string) error {
 			d.uids.release(name)
 		}
 		return fmt.Errorf("make: %w", err)
-	}
-	if err := unix.Fsync(d.users); err != nil { // it is there, and keeps its uid
-		return fmt.Errorf("sync users: %w", err)
 	}
 	return nil
 }
@@ -95,9 +97,6 @@ func (d *Dirs) createAs(ctx context.Context, name, userID string, uid int) (err 
 	}
 	if err := writeMeta(fd, meta{UserID: userID, UID: uid, CreatedAt: d.opts.Now().UTC()}); err != nil {
 		return err
-	}
-	if err := unix.Fsync(fd); err != nil {
-		return fmt.Errorf("sync: %w", err)
 	}
 	if err := unix.Renameat(d.tmp, temporary, d.users, name); err != nil {
 		return fmt.Errorf("rename: %w", err)
