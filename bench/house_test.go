@@ -95,14 +95,14 @@ func (f *field) idle() {
 	for range f.size.rounds / 2 {
 		none[0], one[0] = append(none[0], oneMore()...), append(one[0], bound()...)
 	}
-	started, before := 0, ordeal.Measure(t)
+	started, before, alone := 0, ordeal.Measure(t), ordeal.Resident(d.Cmd.Process.Pid)
 	began := time.Now()
 	for _, live := range slices.Compact([]int{1, max(1, n/10), n}) {
 		f.fill(d, started, live)
 		started = live
 		ordeal.Eventually(t, "tool hosts of idle sandboxes are let go", func() bool { return len(d.Named(tool.ModeHost)) == 0 })
 		f.results.run(t, contest{
-			name: fmt.Sprintf("%d idle sandboxes: each", live), unit: "MiB", rounds: 1, subjects: f.memory(d, live+1, before),
+			name: fmt.Sprintf("%d idle sandboxes: each", live), unit: "MiB", rounds: 1, subjects: f.memory(d, live, before, alone),
 			targets: idleTarget(live),
 		})
 	}
@@ -142,12 +142,12 @@ func (f *field) fill(d *ordeal.Daemon, first, until int) {
 	wg.Wait()
 }
 
-// memory is what the sandboxes cost, by kind. What an ordinary user may not see it does
-// not tell.
-func (f *field) memory(d *ordeal.Daemon, sandboxes int, before ordeal.Memory) []subject {
+// memory is what the sandboxes cost beside the first, by kind; alone is what the daemon
+// took before. What an ordinary user may not see it does not tell.
+func (f *field) memory(d *ordeal.Daemon, sandboxes int, before ordeal.Memory, alone int64) []subject {
 	kernel := ordeal.Measure(f.t).Since(before).Kernel()
 	var processes int64
-	for _, pid := range d.Tree() { // the spawner among them
+	for _, pid := range d.Tree() { // the spawner among them, and the first sandbox
 		bytes, err := ordeal.PSS(pid)
 		if err != nil && !os.IsNotExist(err) {
 			f.results.LeftOut = append(f.results.LeftOut, "memory of idle sandboxes: "+err.Error())
@@ -155,15 +155,15 @@ func (f *field) memory(d *ordeal.Daemon, sandboxes int, before ordeal.Memory) []
 		}
 		processes += bytes
 	}
-	own := ordeal.Resident(d.Cmd.Process.Pid)
-	mib := func(bytes int64, each int) func() []float64 {
-		return func() []float64 { return []float64{float64(bytes) / float64(each) / (1 << 20)} }
+	daemon := ordeal.Resident(d.Cmd.Process.Pid) - alone
+	mib := func(bytes int64) func() []float64 {
+		return func() []float64 { return []float64{float64(bytes) / float64(sandboxes) / (1 << 20)} }
 	}
 	return []subject{
-		{"all", mib(processes+kernel, sandboxes)},
-		{"of it its processes (PSS)", mib(processes, sandboxes)},
-		{"of it the kernel's (slab, page tables, stacks)", mib(kernel, sandboxes)},
-		{"the daemon itself, in all", mib(own, 1)},
+		{"all", mib(processes + kernel + daemon)},
+		{"of it its processes (PSS)", mib(processes)},
+		{"of it the kernel's (slab, page tables, stacks)", mib(kernel)},
+		{"of it the daemon's", mib(daemon)},
 	}
 }
 
