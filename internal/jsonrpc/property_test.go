@@ -156,6 +156,7 @@ func TestAnyInterleavingKeepsOrderAndEnds(t *testing.T) {
 				}
 			}
 			wg.Wait()
+			<-time.After(time.Second) // in the bubble: what is on its way, as a cancel is, arrives whole
 			_ = p.hostEnd.WriteCloser.Close()
 			p.wg.Wait()
 			failures = append(append(sides[0].failures, sides[1].failures...), p.hostErr, p.workerErr)

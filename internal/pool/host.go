@@ -41,8 +41,8 @@ func (h *host) Notify(_ context.Context, method string, params json.RawMessage) 
 func (h *host) take(method string, params json.RawMessage) error {
 	switch method {
 	case protocol.MethodEvent:
-		var ev protocol.EventParams
-		if err := json.Unmarshal(params, &ev); err != nil {
+		ev, err := eventOf(params)
+		if err != nil {
 			return fmt.Errorf("event: %w", err)
 		}
 		return h.w.calls.event(ev)
