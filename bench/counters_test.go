@@ -23,13 +23,57 @@ const worse = 1.10
 // TestCountersOfTheDaemonHaveNotGrown counts what the daemon does for a run, an exec and
 // a streamed event: objects and bytes that it allocates, system calls that read and
 // write. Unlike times they are the same on every machine, give or take a few in a
-// hundred, so they may fail a build. CARREL_UPDATE=1 keeps new ones, for a change that
-// is worth what it costs, or that has made them better.
+// hundred, so they may fail a build: where the least of three countings has grown, since
+// a machine that is busy with else makes smaller batches. CARREL_UPDATE=1 keeps new ones,
+// for a change that is worth what it costs, or that has made them better.
 func TestCountersOfTheDaemonHaveNotGrown(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: a daemon's count of system calls is closed to others")
 	}
 	f := newDaemons(t)
+	got := f.count()
+	if os.Getenv("CARREL_UPDATE") == "1" {
+		keepCounters(t, got)
+		return
+	}
+	content, err := os.ReadFile(countersFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept map[string]float64
+	if err := json.Unmarshal(content, &kept); err != nil {
+		t.Fatal(err)
+	}
+	if len(kept) != len(got) {
+		t.Errorf("%s has %d counters, there are %d: CARREL_UPDATE=1 go test ./bench -run Counters", countersFile, len(kept), len(got))
+	}
+	hasGrown := func(name string) bool { return got[name] > kept[name]*worse } // a new one is kept as 0
+	for range 2 {
+		if slices.ContainsFunc(slices.Collect(maps.Keys(got)), hasGrown) {
+			got = least(got, f.count())
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(got)) {
+		if hasGrown(name) {
+			t.Errorf("%s: %.1f, and %.1f is kept", name, got[name], kept[name])
+		} else {
+			t.Logf("%s: %.1f, kept %.1f", name, got[name], kept[name])
+		}
+	}
+}
+
+// least has the smallest of each counter.
+func least(one, other map[string]float64) map[string]float64 {
+	for name, n := range other {
+		one[name] = min(one[name], n)
+	}
+	return one
+}
+
+// count counts all there is to count, once.
+func (f *field) count() map[string]float64 {
+	t := f.t
+	t.Helper()
 	got := map[string]float64{}
 	count := func(name string, times int, d *ordeal.Daemon, do func()) {
 		for range min(times, 100) {
@@ -53,28 +97,7 @@ func TestCountersOfTheDaemonHaveNotGrown(t *testing.T) {
 	for _, what := range []string{"reads", "writes"} { // as many events each as have come meanwhile: the machine's
 		delete(got, streamed+": "+what)
 	}
-	if os.Getenv("CARREL_UPDATE") == "1" {
-		keepCounters(t, got)
-		return
-	}
-	content, err := os.ReadFile(countersFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var kept map[string]float64
-	if err := json.Unmarshal(content, &kept); err != nil {
-		t.Fatal(err)
-	}
-	if len(kept) != len(got) {
-		t.Errorf("%s has %d counters, there are %d: CARREL_UPDATE=1 go test ./bench -run Counters", countersFile, len(kept), len(got))
-	}
-	for name, n := range got {
-		if was, known := kept[name]; !known || n > was*worse {
-			t.Errorf("%s: %.1f, and %.1f is kept", name, n, was)
-		} else {
-			t.Logf("%s: %.1f, kept %.1f", name, n, was)
-		}
-	}
+	return got
 }
 
 // counters are a daemon's so far.
