@@ -23,6 +23,10 @@ func (o *Orchestrator) openMetrics() error {
 	sets := metrics.Sets{
 		Agents: []string{agentClaude, agentShell},
 		Steps:  append(jail.Steps(), pool.StepInitialize),
+
+		WorkerEnds:     metrics.Words(pool.EndReasons()),
+		BrokerRefusals: metrics.Words(broker.Refusals()),
+		SignInRefusals: metrics.Words(httpapi.SignInRefusals()),
 	}
 	for _, r := range httpapi.Routes() {
 		sets.Routes = append(sets.Routes, metrics.Route{Method: r.Method, Pattern: r.Pattern})

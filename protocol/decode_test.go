@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -19,7 +20,13 @@ func TestEveryEventIsDecodedAsTheTypeThatItsCommentNames(t *testing.T) {
 	if len(kinds) < 12 {
 		t.Errorf("%d types of events were found", len(kinds))
 	}
+	if listed := EventTypes(); len(listed) != len(kinds) {
+		t.Errorf("%d types of events are listed, and there are %d", len(listed), len(kinds))
+	}
 	for kind, want := range kinds {
+		if !slices.Contains(EventTypes(), kind) {
+			t.Errorf("%s is not listed", kind)
+		}
 		data, err := Event{Type: kind, Data: json.RawMessage(`{}`)}.Decode()
 		if err != nil || reflect.TypeOf(data).Name() != want {
 			t.Errorf("%s is decoded as %T (%v), and its comment says %q", kind, data, err, want)

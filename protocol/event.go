@@ -27,6 +27,14 @@ const (
 	EventRunError          EventType = "RUN_ERROR"          // RunError
 )
 
+// EventTypes lists the types of a run's events.
+func EventTypes() []EventType {
+	return []EventType{
+		EventRunStarted, EventTextDelta, EventThinkingDelta, EventToolCallStart, EventToolCallArgs, EventToolOutput,
+		EventToolCallResult, EventApprovalRequested, EventApprovalResolved, EventUsage, EventRunFinished, EventRunError,
+	}
+}
+
 // Ends reports whether an event of this type is the last of its run.
 func (t EventType) Ends() bool { return t == EventRunFinished || t == EventRunError }
 

@@ -31,6 +31,9 @@ const (
 	Unavailable Refusal = "unavailable" // the broker closes, or its ledger gives no answer
 )
 
+// Refusals lists them all.
+func Refusals() []Refusal { return []Refusal{NotAllowed, TooLarge, NoRun, OverBudget, Unavailable} }
+
 // forbid refuses what is not allowed, for good.
 func forbid(reason Refusal, message string) *refusal {
 	return &refusal{status: http.StatusForbidden, kind: "permission_error", message: message, reason: reason}

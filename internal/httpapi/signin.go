@@ -24,6 +24,11 @@ const (
 	RateLimited      SignInRefusal = "rate_limited"
 )
 
+// SignInRefusals lists them all.
+func SignInRefusals() []SignInRefusal {
+	return []SignInRefusal{NoKey, WrongKey, TooManyWrongKeys, RateLimited}
+}
+
 // refusedFor tells of a refusal.
 func (a *api) refusedFor(reason SignInRefusal) {
 	if a.opts.SignInRefused != nil {

@@ -135,58 +135,25 @@ func (d *decoder) document() error {
 	if err := d.scan.value(0); err != nil {
 		return err
 	}
-	return d.end()
-}
-
-func (d *decoder) end() error {
-	d.scan.space()
-	if d.scan.pos < len(d.scan.line) {
-		return d.scan.unexpected("the end of the line")
-	}
-	return nil
+	return d.scan.end()
 }
 
 // envelope reads the object that the scanner stands before, to the line's end.
 func (d *decoder) envelope() (envelope, error) {
 	var env envelope
-	s := &d.scan
-	s.pos++
-	s.open(0, true)
-	s.space()
-	if s.peek() == '}' {
-		s.pos++
-		return env, d.end()
-	}
-	depth := 1
-	name, err := s.key()
-	for err == nil && depth == 1 {
-		s.space()
-		start := s.pos
-		if err = s.value(1); err != nil {
-			break
-		}
+	err := d.scan.members(func(name, value []byte) error {
 		if field := env.member(name); field != nil {
 			if *field != nil {
 				env.repeated = string(name)
 			}
-			*field = s.line[start:s.pos]
+			*field = value
 		}
-		s.space()
-		switch s.peek() {
-		case ',':
-			s.pos++
-			name, err = s.key()
-		case '}':
-			s.pos++
-			depth = 0
-		default:
-			err = s.unexpected("a comma or a closing bracket")
-		}
-	}
+		return nil
+	})
 	if err != nil {
 		return env, err
 	}
-	return env, d.end()
+	return env, d.scan.end()
 }
 
 // request makes a message of a request or a notification.

@@ -15,10 +15,24 @@ func Members(raw []byte, member func(name, value []byte) error) error {
 	if s.peek() != '{' {
 		return s.unexpected("an object")
 	}
+	err := s.members(func(quoted, value []byte) error {
+		if err := member(unquote(quoted), value); err != nil {
+			return fmt.Errorf("%.64s: %w", quoted, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.end()
+}
+
+// members moves behind the object that the scanner stands before.
+func (s *scanner) members(member func(quoted, value []byte) error) error {
 	s.pos++
 	s.open(0, true)
 	s.space()
-	for open := s.peek() != '}'; open; {
+	for more := s.peek() != '}'; more; {
 		name, err := s.key()
 		if err != nil {
 			return err
@@ -28,11 +42,11 @@ func Members(raw []byte, member func(name, value []byte) error) error {
 		if err := s.value(1); err != nil {
 			return err
 		}
-		if err := member(unquote(name), raw[start:s.pos:s.pos]); err != nil {
-			return fmt.Errorf("%.64s: %w", name, err)
+		if err := member(name, s.line[start:s.pos:s.pos]); err != nil {
+			return err
 		}
 		s.space()
-		if open = s.peek() == ','; open {
+		if more = s.peek() == ','; more {
 			s.pos++
 		}
 	}
@@ -40,9 +54,14 @@ func Members(raw []byte, member func(name, value []byte) error) error {
 		return s.unexpected("a comma or a closing bracket")
 	}
 	s.pos++
+	return nil
+}
+
+// end holds that nothing follows.
+func (s *scanner) end() error {
 	s.space()
-	if s.pos < len(raw) {
-		return s.unexpected("the end")
+	if s.pos < len(s.line) {
+		return s.unexpected("the end of the line")
 	}
 	return nil
 }

@@ -15,6 +15,10 @@ type Sets struct {
 	Models []string // with a price
 	Routes []Route  // of the HTTP API
 	Steps  []string // of a start
+
+	WorkerEnds     []string // why workers end
+	BrokerRefusals []string // why a model request is not let out
+	SignInRefusals []string
 }
 
 // Route is one of the HTTP API.
@@ -62,18 +66,10 @@ const (
 
 // The sets that hang on nothing.
 var (
-	startKinds  = []StartKind{ColdStart, WarmStart, SpareStart}
-	statuses    = []string{"1xx", "2xx", "3xx", "4xx", "5xx"}
-	tokenKinds  = []string{"input", "output", "cache_read", "cache_creation"}
-	traffic     = []string{TrafficFiles, TrafficStreams}
-	workerEnds  = []string{"stopped", "crashed", "out_of_memory", "seccomp", "no_answer", "protocol_error", "start_failed"}
-	refusals    = []string{"not_allowed", "too_large", "no_run", "budget", "unavailable"}
-	signInFails = []string{"no_key", "wrong_key", "too_many_wrong_keys", "rate_limited"}
-	eventTypes  = []protocol.EventType{
-		protocol.EventRunStarted, protocol.EventTextDelta, protocol.EventThinkingDelta, protocol.EventToolCallStart,
-		protocol.EventToolCallArgs, protocol.EventToolOutput, protocol.EventToolCallResult, protocol.EventApprovalRequested,
-		protocol.EventApprovalResolved, protocol.EventUsage, protocol.EventRunFinished, protocol.EventRunError,
-	}
+	startKinds = []StartKind{ColdStart, WarmStart, SpareStart}
+	statuses   = []string{"1xx", "2xx", "3xx", "4xx", "5xx"}
+	tokenKinds = []string{"input", "output", "cache_read", "cache_creation"}
+	traffic    = []string{TrafficFiles, TrafficStreams}
 )
 
 // Traffic of the HTTP API.
@@ -91,9 +87,9 @@ func New(to prometheus.Registerer, sets Sets) *Metrics {
 	mk := maker{to}
 	m := &Metrics{
 		startTimes: mk.seconds("worker_start_seconds", "Starts of workers that succeeded, by kind: cold and warm until the user's worker is ready, spare until it is warm.",
-			waitSeconds, "kind", words(startKinds)),
+			waitSeconds, "kind", Words(startKinds)),
 		stepTimes: mk.seconds("worker_start_step_seconds", "Steps of starts, as the jail reports them.", stepSeconds, "step", sets.Steps),
-		ends:      mk.counters("worker_ends_total", "Workers that have ended, by reason; stopped = carrel wanted it.", "reason", workerEnds),
+		ends:      mk.counters("worker_ends_total", "Workers that have ended, by reason; stopped = carrel wanted it.", "reason", sets.WorkerEnds),
 		queueWait: mk.seconds("queue_wait_seconds", "What runs and commands have waited for their turn, before a start for them or a worker; refused ones included.",
 			waitSeconds, "", nil).of(""),
 
@@ -105,12 +101,12 @@ func New(to prometheus.Registerer, sets Sets) *Metrics {
 
 		brokerRequests: mk.counters("broker_requests_total", "Requests that the broker has let out of sandboxes and that have ended, by class of the status answered.", "status", statuses),
 		brokerTimes:    mk.seconds("broker_request_seconds", "Those requests, from the sandbox's request to the end of the answer.", workSeconds, "", nil).of(""),
-		brokerRefused:  mk.counters("broker_refused_total", "Requests that the broker has not let out of sandboxes.", "reason", refusals),
+		brokerRefused:  mk.counters("broker_refused_total", "Requests that the broker has not let out of sandboxes.", "reason", sets.BrokerRefusals),
 
 		requestTimes: mk.seconds("http_request_seconds", "Requests of the HTTP API until their answer has ended, by what they carry.", workSeconds, "of", traffic),
 		received:     mk.counters("http_received_bytes_total", "Bytes of bodies received by the HTTP API.", "of", traffic),
 		sent:         mk.counters("http_sent_bytes_total", "Bytes of bodies sent by the HTTP API.", "of", traffic),
-		signIns:      mk.counters("sign_ins_refused_total", "Requests refused before their caller was known or because the caller sends too many.", "reason", signInFails),
+		signIns:      mk.counters("sign_ins_refused_total", "Requests refused before their caller was known or because the caller sends too many.", "reason", sets.SignInRefusals),
 	}
 	m.spans = mk.counters("trace_spans_total", "Spans that the OTLP endpoint has taken, and that were given up because it did not.", "result", []string{"sent", "lost"})
 	m.makeTables(mk, sets)
@@ -136,8 +132,9 @@ func (m *Metrics) makeTables(mk maker, sets Sets) {
 	}
 
 	events := mk.vector("events_total", "Events of runs that were stored, by type.", "type")
-	m.events = make(map[protocol.EventType]prometheus.Counter, len(eventTypes))
-	for _, t := range eventTypes {
+	types := protocol.EventTypes()
+	m.events = make(map[protocol.EventType]prometheus.Counter, len(types))
+	for _, t := range types {
 		m.events[t] = events.WithLabelValues(string(t))
 	}
 	m.strays = events.WithLabelValues(Other)
@@ -167,9 +164,10 @@ func (m *Metrics) of(r Route) counters {
 	return m.requests[Route{}]
 }
 
-func endings() []string { return append(words(protocol.Codes()), Finished) }
+func endings() []string { return append(Words(protocol.Codes()), Finished) }
 
-func words[T ~string](values []T) []string {
+// Words are a set of another room as labels.
+func Words[T ~string](values []T) []string {
 	all := make([]string, len(values))
 	for i, v := range values {
 		all[i] = string(v)

@@ -47,6 +47,11 @@ const (
 	EndStartFailed EndReason = "start_failed"
 )
 
+// EndReasons lists them all.
+func EndReasons() []EndReason {
+	return []EndReason{EndStopped, EndCrashed, EndOutOfMemory, EndSeccomp, EndNoAnswer, EndProtocol, EndStartFailed}
+}
+
 // endReason puts together what deathOf does, for who counts. byItself tells that the
 // process was gone before it was killed.
 func (w *worker) endReason(f *fate, exit protocol.ExitCause, byItself bool) EndReason {
